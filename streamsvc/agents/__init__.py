@@ -1,0 +1,1 @@
+"""Thin Faust apps that wire the rooms together."""

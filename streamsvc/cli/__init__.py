@@ -1,0 +1,1 @@
+"""The `streamsvc` command: one function per verb."""

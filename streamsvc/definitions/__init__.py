@@ -1,0 +1,1 @@
+"""Feast registry → an immutable, validated Plan."""

@@ -1,0 +1,214 @@
+"""The Plan: what the Feast registry asks for, immutable and validated.
+
+Everything that runs is derived from a Plan; nothing downstream reads the registry again.
+Times are integer milliseconds. Feature columns are in sorted name order, because Feast lists
+the features of a view that was loaded from the registry in no stable order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Aggregate",
+    "AggregateFunction",
+    "BatchView",
+    "EventField",
+    "EventSchema",
+    "FeatureRef",
+    "FieldType",
+    "JoinKey",
+    "OnDemandView",
+    "Plan",
+    "Route",
+    "Service",
+    "Source",
+    "TimeUnit",
+    "View",
+]
+
+FieldType: TypeAlias = Literal["int64", "float64", "bool", "string"]
+TimeUnit: TypeAlias = Literal["iso8601", "s", "ms", "us", "ns"]
+AggregateFunction: TypeAlias = Literal[
+    "count", "sum", "mean", "min", "max", "std", "var", "first", "last"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EventField:
+    """One column of an event. `path` walks nested objects: ("card", "id") is `{"card": {"id": …}}`.
+
+    `name` is the dotted path, which is the column's name everywhere downstream.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    type: FieldType
+    nullable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EventSchema:
+    """How a topic's records become columns. JSON is the only format so far."""
+
+    fields: tuple[EventField, ...]
+    timestamp_field: str
+    """Name of the field that holds the event time."""
+    time_unit: TimeUnit | None = None
+    """Unit of an event time given as a number; None means that only ISO-8601 strings are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One Feast KafkaSource."""
+
+    name: str
+    topic: str
+    schema: EventSchema
+    allowed_lateness_ms: int
+    max_future_ms: int
+    """An event this far ahead of its Kafka timestamp is a dead letter."""
+    key_field: str | None
+    """Column whose murmur2 partitions the topic, when the source promises one."""
+    archive_path: str | None
+    """Where the same raw events lie as files (`batch_source`), or None."""
+    archive_timestamp_field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinKey:
+    """One entity column. `name` is the join key, which is also the event's column name."""
+
+    name: str
+    type: Literal["int64", "string"]
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One windowed feature."""
+
+    feature: str
+    column: str
+    function: AggregateFunction
+    window_ms: int
+    hop_ms: int
+    """Left edge of the window moves on this grid; tiles are this wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One StreamFeatureView with aggregations."""
+
+    name: str
+    source: Source
+    join_keys: tuple[JoinKey, ...]
+    """Sorted by name."""
+    aggregates: tuple[Aggregate, ...]
+    """Sorted by feature name; one per stored column."""
+    feature_types: Mapping[str, str]
+    """Feature name -> Feast value type name (`"Float64"`, `"Int64"`, `"Float32"`, …)."""
+    udf: Callable[[pd.DataFrame], pd.DataFrame] | None
+    ttl_ms: int | None
+    definition_hash: str
+    """Hex digest of everything above that changes a value."""
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether rows must be repartitioned by entity before they are aggregated."""
+        return len(self.join_keys) != 1 or self.source.key_field != self.join_keys[0].name
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Stored feature names, sorted."""
+        return tuple(a.feature for a in self.aggregates)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A FeatureView that Feast materialises; read at scoring time only."""
+
+    name: str
+    join_keys: tuple[JoinKey, ...]
+    features: tuple[str, ...]
+    """Sorted."""
+    feature_types: Mapping[str, str]
+    ttl_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandView:
+    """An OnDemandFeatureView in pandas or python mode, run on a chunk of requests."""
+
+    name: str
+    features: tuple[str, ...]
+    request_fields: Mapping[str, str]
+    """Request field -> Feast value type name."""
+    source_features: tuple[FeatureRef, ...]
+    transform: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FeatureRef:
+    """`view:feature`, as in `get_online_features`."""
+
+    view: str
+    feature: str
+
+    def __str__(self) -> str:
+        return f"{self.view}:{self.feature}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How requests become predictions: the parsed tags of a FeatureService."""
+
+    requests: str
+    model: str
+    predictions: str
+    deadline_ms: int = 1_000
+    freshness_wait_ms: int = 10
+    default: float = 0.0
+    threshold: float = 0.5
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Join key -> request field, where the names differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One FeatureService. `route` is None for a service that only training reads."""
+
+    name: str
+    features: tuple[FeatureRef, ...]
+    """In the order of the FeatureService's projections; on-demand features included."""
+    route: Route | None
+    request: Source | None
+    """The KafkaSource whose topic is the route's request topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole Feast repo, ready to run."""
+
+    project: str
+    sources: tuple[Source, ...]
+    views: tuple[View, ...]
+    batch_views: tuple[BatchView, ...]
+    on_demand_views: tuple[OnDemandView, ...]
+    services: tuple[Service, ...]
+
+    def view(self, name: str) -> View:
+        """The windowed view of that name; KeyError if there is none."""
+        return next(v for v in self.views if v.name == name)
+
+    def service(self, name: str) -> Service:
+        """The service of that name; KeyError lists those that exist."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(f"no FeatureService {name!r}; there are {[s.name for s in self.services]}")

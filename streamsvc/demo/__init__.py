@@ -1,0 +1,1 @@
+"""`streamsvc demo`: the whole path on real flights."""

@@ -1,0 +1,1 @@
+"""Bytes → typed columns and back: JSON, event time, lateness, dead letters."""

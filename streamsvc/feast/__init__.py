@@ -1,0 +1,1 @@
+"""The Feast plug-ins."""

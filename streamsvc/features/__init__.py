@@ -1,0 +1,1 @@
+"""The window engine: tiles, kernels, aggregations, ageing. Pure: arrays in, arrays out."""

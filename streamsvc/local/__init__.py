@@ -1,0 +1,1 @@
+"""The no-Docker stack: Kafka, Valkey, Triton as child processes."""

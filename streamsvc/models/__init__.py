@@ -1,0 +1,1 @@
+"""Training, Triton model repository, golden vectors."""

@@ -1,0 +1,1 @@
+"""Vectors, model client, fallbacks, prediction records."""

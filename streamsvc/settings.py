@@ -1,0 +1,196 @@
+"""One frozen settings object, read once at the composition root and passed down.
+
+Later sources win: defaults, the local stack's endpoints (`.streamsvc/endpoints.json`, written by
+`streamsvc up`), `streamsvc.toml` in the repo directory, `STREAMSVC_*` environment variables.
+
+>>> Settings(kafka_bootstrap_servers="broker:9092").kafka_bootstrap_servers
+'broker:9092'
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, RedisDsn, SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from streamsvc.errors import ConfigurationError
+
+__all__ = ["ENDPOINTS_FILE", "ENV_PREFIX", "TOML_FILE", "Settings", "load_settings"]
+
+ENV_PREFIX = "STREAMSVC_"
+TOML_FILE = "streamsvc.toml"
+DATA_DIR = ".streamsvc"
+ENDPOINTS_FILE = f"{DATA_DIR}/endpoints.json"
+
+
+class Settings(BaseSettings):
+    """Every setting, its unit and its default. An unknown key is an error."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    # --- Kafka -----------------------------------------------------------------------------
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """Brokers to start from, `host:port` separated by commas."""
+    kafka_ssl_ca: Path | None = None
+    """PEM file with the certificate authority of the brokers; turns TLS on."""
+    kafka_ssl_cert: Path | None = None
+    """PEM file with our certificate, for mutual TLS."""
+    kafka_ssl_key: Path | None = None
+    """PEM file with the private key of `kafka_ssl_cert`."""
+    kafka_ssl_key_password: SecretStr | None = None
+    """Password of `kafka_ssl_key`."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """SASL mechanism; turns SASL on."""
+    kafka_sasl_username: str | None = None
+    """SASL user."""
+    kafka_sasl_password: SecretStr | None = None
+    """SASL password."""
+    topic_prefix: str = ""
+    """Put before the name of every topic that streamsvc itself creates for internal use."""
+    topic_replication_factor: int = Field(1, ge=1)
+    """Replicas of every topic that streamsvc creates. Use 3 in production."""
+    topic_partitions: int = Field(4, ge=1)
+    """Partitions of prediction, served-log and dead-letter topics that streamsvc creates."""
+    key_groups: int = Field(8, ge=1, le=1024)
+    """Destinations of the shuffle, which bounds how many workers share one view."""
+    session_timeout_ms: int = Field(10_000, ge=1_000)
+    """Milliseconds without a heartbeat after which a worker is taken for dead."""
+    heartbeat_interval_ms: int = Field(500, ge=50)
+    """Milliseconds between heartbeats of a worker."""
+
+    # --- Online store ----------------------------------------------------------------------
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. The user is an ACL user."""
+    redis_ssl_ca: Path | None = None
+    """PEM file with the certificate authority of the store, for `rediss://`."""
+    redis_timeout_ms: int = Field(2_000, ge=10)
+    """Milliseconds after which one call to the store is given up."""
+
+    # --- Model server ----------------------------------------------------------------------
+    model_server: Literal["triton", "in-process"] = "triton"
+    """Who runs the models: Triton, or the scoring worker itself (no Triton on this machine)."""
+    triton_grpc_url: str = "127.0.0.1:8001"
+    """Triton gRPC endpoint, `host:port`."""
+    triton_http_url: str = "127.0.0.1:8000"
+    """Triton HTTP endpoint, `host:port`; only metrics and readiness of the local stack use it."""
+    triton_ssl_ca: Path | None = None
+    """PEM file with the certificate authority of Triton; turns TLS on."""
+    triton_ssl_cert: Path | None = None
+    """PEM file with our certificate, for mutual TLS with Triton."""
+    triton_ssl_key: Path | None = None
+    """PEM file with the private key of `triton_ssl_cert`."""
+    model_repository: Path = Path(DATA_DIR) / "models"
+    """Triton's model repository; relative paths start at the repo directory."""
+
+    # --- Feature worker --------------------------------------------------------------------
+    commit_interval_ms: int = Field(1_000, ge=10)
+    """Milliseconds between state commits; bounds what a restart replays."""
+    flush_interval_ms: int = Field(0, ge=0)
+    """Least milliseconds between two writes of changed rows; 0 writes back to back."""
+    max_future_ms: int = Field(3_600_000, ge=0)
+    """Milliseconds an event time may lie ahead of its Kafka timestamp before it is refused."""
+
+    # --- Scoring worker --------------------------------------------------------------------
+    max_inflight_batches: int = Field(4, ge=1)
+    """Batches that may wait for the model server at once."""
+    served_log: bool = True
+    """Whether every feature vector is logged to `served.<service>`."""
+
+    # --- Seen from outside -----------------------------------------------------------------
+    metrics_port: int = Field(0, ge=0, le=65_535)
+    """Port of the Prometheus endpoint of a worker; 0 takes a free one and logs it."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto` is readable on a terminal and JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is logged."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.kafka_ssl_cert and not self.kafka_ssl_key:
+            raise ValueError("kafka_ssl_cert needs kafka_ssl_key")
+        if self.kafka_sasl_mechanism and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError(
+                "kafka_sasl_mechanism needs kafka_sasl_username and kafka_sasl_password"
+            )
+        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
+            raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
+        TypeAdapter(RedisDsn).validate_python(self.redis_url.get_secret_value())
+        return self
+
+
+def load_settings(repo: Path | None = None, **overrides: Any) -> Settings:
+    """The settings that hold for a Feast repo directory.
+
+    Raises ConfigurationError that names the setting, where it came from, and the nearest known name
+    for one that does not exist.
+    """
+    root = repo or Path()
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, found in (
+        (ENDPOINTS_FILE, _read_json(root / ENDPOINTS_FILE)),
+        (TOML_FILE, _read_toml(root / TOML_FILE)),
+        ("environment", _read_environment(os.environ)),
+        ("command line", overrides),
+    ):
+        values.update(found)
+        origin.update(dict.fromkeys(found, name))
+    known = set(Settings.model_fields)
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(_unknown(key, origin[key], known))
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            key = str(item["loc"][0]) if item["loc"] else ""
+            where = f"{key} (from {origin.get(key, 'defaults')}): " if key else ""
+            lines.append(f"{where}{item['msg'].removeprefix('Value error, ')}")
+        raise ConfigurationError("Bad setting: " + "; ".join(lines)) from error
+
+
+def _unknown(key: str, origin: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    shown = f"{ENV_PREFIX}{key.upper()}" if origin == "environment" else key
+    hint = f" Did you mean {near[0]!r}?" if near else " `streamsvc env --all` lists the settings."
+    return f"Unknown setting {shown!r} in {origin}.{hint}"
+
+
+def _read_environment(environment: Any) -> dict[str, str]:
+    return {
+        key.removeprefix(ENV_PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(ENV_PREFIX)
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} is damaged ({error}); `streamsvc down && streamsvc up` writes it again"
+        ) from error
+    return found
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error

@@ -1,0 +1,1 @@
+"""Commits, changelog, restore, shuffle, incarnations."""

@@ -1,0 +1,1 @@
+"""Online rows: keys, codec, reader, fenced writer, applied-position markers."""

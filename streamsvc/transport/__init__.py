@@ -1,0 +1,1 @@
+"""Chunked Faust transport on Kafka; the only room that touches aiokafka and Faust internals."""
