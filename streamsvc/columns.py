@@ -102,7 +102,7 @@ Columns: TypeAlias = Mapping[str, Column]
 def numeric(values: Sequence[int | float | bool | None] | NDArray[np.generic]) -> NumericColumn:
     """A numeric column of a sequence; None is null. bool, int64 or float64 by content."""
     if isinstance(values, np.ndarray):
-        return NumericColumn(values, np.ones(len(values), np.bool_))
+        return NumericColumn(values, np.ones(len(values), np.bool_))  # type: ignore[arg-type]
     valid = np.array([v is not None for v in values], np.bool_)
     present = [v for v in values if v is not None]
     dtype: type[np.generic] = np.float64
