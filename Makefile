@@ -1,0 +1,59 @@
+# The newcomer's commands. Only python3 (3.11 or 3.12) and make are needed; the rest is brought in.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint types architecture test unit demo up down lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv from requirements.lock (free when up to date)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "streamsvc needs Python 3.11 or 3.12; name one with make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --require-hashes requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+lint: setup ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types (mypy --strict)
+	$(BIN)/mypy
+
+architecture: setup ## Check the import layers
+	$(BIN)/lint-imports
+
+test: setup lint types architecture ## Lint, types, architecture and all tests, with coverage
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest; code=$$?; \
+	$(BIN)/coverage combine --quiet; $(BIN)/coverage report || code=$$((code ? code : 1)); \
+	exit $$code
+
+unit: setup ## Unit tests only (no servers)
+	$(BIN)/pytest tests/unit
+
+demo: setup ## The whole path on real servers and real flights; ARGS="--days 2 --headless"
+	$(BIN)/streamsvc -c feature_repo demo $(ARGS)
+
+up: setup ## Start Kafka, Valkey and Triton for feature_repo
+	$(BIN)/streamsvc -c feature_repo up
+
+down: setup ## Stop them; data stays (ARGS=-v removes it)
+	$(BIN)/streamsvc -c feature_repo down $(ARGS)
+
+lock: setup ## Write requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
+
+clean: ## Remove what can be made again (keeps .venv and the stack's data)
+	rm -rf dist build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,122 @@
+"""The command line: global options, the table of verbs, and the one place where errors end.
+
+Importing this module imports every verb, so a verb's module imports only the standard library and
+typer at its top; everything else is imported inside its function.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from streamsvc import __version__
+from streamsvc.cli.context import CliContext
+from streamsvc.errors import ConfigurationError, StreamsvcError
+
+__all__ = ["VERBS", "app", "main"]
+
+STACK, REPO, RUN, DATA, MODELS = "Stack", "Repo", "Run", "Data", "Models"
+
+VERBS: tuple[tuple[str, str, str], ...] = (
+    # One line per verb: name, module in streamsvc.cli, panel of `--help` it stands in.
+    # The module holds a function of the verb's name, or a typer.Typer `app` for a verb with verbs.
+    ("init", "init", STACK),
+    ("demo", "demo", STACK),
+    ("up", "stack", STACK),
+    ("down", "stack", STACK),
+    ("ps", "stack", STACK),
+    ("logs", "stack", STACK),
+    ("env", "env", STACK),
+    ("check", "check", REPO),
+    ("worker", "worker", RUN),
+    ("produce", "produce", DATA),
+    ("predictions", "predictions", DATA),
+    ("topics", "topics", DATA),
+    ("train", "train", MODELS),
+)
+
+EXIT_CODES = (
+    "[bold]Exit codes[/bold]  0 done · 1 a check that was asked for did not hold, or something "
+    "unforeseen · 2 a setting, argument or definition is wrong · 3 a server cannot be reached or "
+    "cannot run here · 4 going on would lose or repeat data · 130 interrupted"
+)
+
+
+class _Root(TyperGroup):
+    """The root command: every StreamsvcError ends here, as one message and its exit code."""
+
+    def invoke(self, ctx: Any) -> object:
+        try:
+            return super().invoke(ctx)
+        except StreamsvcError as error:
+            _print_error(error)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    cls=_Root,
+    name="streamsvc",
+    help="Feast stream features and model predictions over Kafka, served live.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"streamsvc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    ctx: typer.Context,
+    chdir: Annotated[
+        Path,
+        typer.Option("--chdir", "-c", metavar="DIR", help="The Feast repo directory to work on."),
+    ] = Path(),
+    _version_asked: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    if not chdir.is_dir():
+        raise ConfigurationError(f"--chdir {chdir}: there is no such directory.")
+    ctx.obj = CliContext(chdir.resolve())
+
+
+def _register() -> None:
+    for name, module_name, panel in VERBS:
+        if find_spec(f"streamsvc.cli.{module_name}") is None:
+            continue
+        module = import_module(f"streamsvc.cli.{module_name}")
+        group = getattr(module, "app", None)
+        if isinstance(group, typer.Typer):
+            app.add_typer(group, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(getattr(module, name))
+
+
+def _print_error(error: StreamsvcError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # Text, not markup: a message may hold brackets that are part of what it quotes.
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("error: ", style="bold red").append(str(error), style="default"))
+
+
+_register()
+
+
+def main() -> None:
+    """Entry point of the `streamsvc` command."""
+    app()
