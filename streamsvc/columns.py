@@ -28,6 +28,7 @@ __all__ = [
     "Column",
     "Columns",
     "NumericColumn",
+    "concat",
     "numeric",
     "strings",
 ]
@@ -121,3 +122,35 @@ def strings(values: Sequence[str | bytes | None]) -> BytesColumn:
     starts = ends - np.array([len(r) for r in rows], np.int64)
     data = np.frombuffer(b"".join(rows), np.uint8)
     return BytesColumn(data, starts, ends, np.array([v is not None for v in values], np.bool_))
+
+
+_DTYPES = {"int64": np.int64, "float64": np.float64, "bool": np.bool_}
+
+
+def concat(columns: Sequence[Column], type_: str) -> Column:
+    """Columns of one type (`int64`, `float64`, `bool` or `string`) one after the other.
+
+    Raises TypeError when a column is of the other kind (numbers among strings).
+    """
+    valid = np.concatenate([c.valid for c in columns]) if columns else np.empty(0, np.bool_)
+    if type_ != "string":
+        values = [c.values for c in columns if isinstance(c, NumericColumn)]
+        if len(values) != len(columns):
+            raise TypeError(f"a column of strings cannot continue one of {type_}")
+        dtype = _DTYPES[type_]
+        joined = np.concatenate(values) if values else np.empty(0, dtype)
+        return NumericColumn(joined.astype(dtype, copy=False), valid)
+    texts = [c for c in columns if isinstance(c, BytesColumn)]
+    if len(texts) != len(columns):
+        raise TypeError("a column of numbers cannot continue one of strings")
+    shift = np.cumsum([0, *(len(c.data) for c in texts)])
+    data = np.concatenate([c.data for c in texts]) if texts else np.empty(0, np.uint8)
+    start = [c.start + s for c, s in zip(texts, shift.tolist(), strict=False)]
+    end = [c.end + s for c, s in zip(texts, shift.tolist(), strict=False)]
+    empty = np.empty(0, np.int64)
+    return BytesColumn(
+        data,
+        np.concatenate(start) if start else empty,
+        np.concatenate(end) if end else empty,
+        valid,
+    )
