@@ -1,0 +1,80 @@
+"""Names of everything that the store holds.
+
+    row      {<project>/<view>/<shard>}<entity key bytes>     shard: two hex digits
+    marker   {<project>/<view>/applied}<state partition>
+
+What stands in braces is a Redis Cluster hash tag: a shard's rows share a slot, so one `MGET` or
+script call may name any number of them; so do a view's markers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from streamsvc.columns import I64, U8, BytesColumn
+from streamsvc.entity_keys import murmur2
+
+__all__ = ["SHARDS", "marker_key", "marker_pattern", "row_keys", "row_pattern", "shards"]
+
+SHARDS = 64
+_GLOB_CHARACTERS = b"\\*?[]^-"
+
+
+def shards(keys: BytesColumn) -> I64:
+    """The shard of every entity key, 0 to 63; shape (n,)."""
+    return murmur2(keys) % SHARDS
+
+
+def row_keys(project: str, view: str, keys: BytesColumn) -> list[bytes]:
+    """The store key of every entity key's row.
+
+    A null entity key yields a key that no row is ever stored under.
+    """
+    prefix = np.frombuffer(f"{{{project}/{view}/".encode(), np.uint8)
+    length = np.where(keys.valid, keys.end - keys.start, 0) + (len(prefix) + 3)
+    end = np.cumsum(length)
+    out = np.empty(int(end[-1]) if len(end) else 0, np.uint8)
+    _put_row_keys(out, end - length, prefix, shards(keys), keys.data, keys.start, keys.valid, end)
+    raw = out.tobytes()
+    ends = end.tolist()
+    return [raw[s:e] for s, e in zip([0, *ends], ends, strict=False)]
+
+
+def marker_key(project: str, view: str, partition: int) -> bytes:
+    """The store key of the applied-position marker of one state partition."""
+    return f"{{{project}/{view}/applied}}{partition}".encode()
+
+
+def row_pattern(project: str, view: str) -> bytes:
+    """A SCAN pattern that matches every row of a view and nothing else."""
+    return b"{" + _escaped(f"{project}/{view}/") + b"[0-3][0-9a-f]}*"
+
+
+def marker_pattern(project: str, view: str) -> bytes:
+    """A SCAN pattern that matches every marker of a view and nothing else."""
+    return b"{" + _escaped(f"{project}/{view}/applied") + b"}*"
+
+
+def _escaped(text: str) -> bytes:
+    return b"".join(
+        b"\\" + bytes([c]) if c in _GLOB_CHARACTERS else bytes([c]) for c in text.encode()
+    )
+
+
+@njit(cache=True, nogil=True)
+def _put_row_keys(out: U8, at: I64, prefix: U8, shard: I64, data: U8, start: I64, valid, end: I64):  # type: ignore[no-untyped-def]
+    for i in range(len(at)):
+        p = at[i]
+        for j in range(len(prefix)):
+            out[p + j] = prefix[j]
+        p += len(prefix)
+        for digit in (shard[i] >> 4, shard[i] & 15):
+            out[p] = digit + 48 if digit < 10 else digit + 87
+            p += 1
+        out[p] = 125
+        p += 1
+        if valid[i]:
+            s = start[i]
+            for j in range(end[i] - p):
+                out[p + j] = data[s + j]

@@ -1,0 +1,135 @@
+"""Fenced writes: a stored row gives way only to one of a greater position.
+
+Two workers may believe that they own a partition; the store decides by position, not by who came
+last. The script compares the 20 bytes as five unsigned 32-bit words, because the server's Lua
+compares strings by its locale and holds numbers as doubles, which lose the low bits of 64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import redis
+from redis.exceptions import NoScriptError
+
+from streamsvc.columns import BytesColumn
+from streamsvc.store.client import call
+from streamsvc.store.keys import row_keys
+from streamsvc.store.row import PackedRows
+
+__all__ = ["FencedWriter"]
+
+# 1,000 rows hold the server for about 2 ms; larger batches are no cheaper per row.
+_BATCH_ROWS = 1_000
+
+# One MGET and one MSET: calls into the server cost more than anything else in here.
+# KEYS are distinct. ARGV: rows end to end; their lengths as u32 (one for all if they are equal);
+# time to live in ms, 0 for none; 1 if ties are overwritten.
+_SCRIPT = """\
+local rows, lengths, ttl, ties = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local read, sub = struct.unpack, string.sub
+local stored = redis.call('MGET', unpack(KEYS))
+local equal = #lengths == 4
+local length = read('<I4', lengths)
+local accepted, n, refused, at = {}, 0, 0, 1
+for i = 1, #KEYS do
+  if not equal then length = read('<I4', lengths, 4 * i - 3) end
+  local old, write = stored[i], true
+  if old and #old >= 24 then
+    local a1, a2, a3, a4, a5 = read('>I4I4I4I4I4', old)
+    local b1, b2, b3, b4, b5 = read('>I4I4I4I4I4', rows, at)
+    if b1 ~= a1 then write = b1 > a1
+    elseif ties and sub(old, 21, 24) ~= sub(rows, at + 20, at + 23) then write = true
+    elseif b2 ~= a2 then write = b2 > a2
+    elseif b3 ~= a3 then write = b3 > a3
+    elseif b4 ~= a4 then write = b4 > a4
+    elseif b5 ~= a5 then write = b5 > a5
+    else write = ties end
+  end
+  if write then
+    accepted[n + 1] = KEYS[i]
+    accepted[n + 2] = sub(rows, at, at + length - 1)
+    n = n + 2
+  else
+    refused = refused + 1
+  end
+  at = at + length
+end
+if ttl > 0 then
+  for i = 1, n, 2 do redis.call('SET', accepted[i], accepted[i + 1], 'PX', ttl) end
+elseif n > 0 then
+  redis.call('MSET', unpack(accepted))
+end
+return refused
+"""
+
+
+class FencedWriter:
+    """Writes packed rows of one project. Thread-safe, as the client is."""
+
+    def __init__(self, client: redis.Redis, project: str) -> None:
+        self._client = client
+        self._project = project
+        self._sha = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+    def write(
+        self,
+        view: str,
+        keys: BytesColumn,
+        rows: PackedRows,
+        *,
+        ttl_ms: int | None = None,
+        overwrite_ties: bool = False,
+    ) -> int:
+        """Store every row whose position is greater than the stored one; return how many were not.
+
+        When this returns, the rows are readable. `ttl_ms` lets the server drop the rows that are
+        written now after so long. `overwrite_ties` is for writers without a log (incarnation 0):
+        an equal position is overwritten, and so is any row of the same incarnation but another
+        schema, which no reader of this schema could see anyway.
+
+        Raises ValueError for a null key, UnavailableError if the store cannot take the rows (a part
+        of them may have been written, and writing them again is safe).
+        """
+        if not keys.valid.all():
+            raise ValueError(f"view {view!r}: a row without an entity key cannot be stored")
+        if len(keys) != len(rows):
+            raise ValueError(f"view {view!r}: {len(keys)} keys for {len(rows)} rows")
+        names = row_keys(self._project, view, keys)
+        length = rows.end - rows.start
+        options = (ttl_ms or 0, int(overwrite_ties))
+        refused = 0
+        for first, stop in _batches(names):
+            of_batch = length[first:stop]
+            same = bool((of_batch == of_batch[0]).all())
+            refused += self._call(
+                names[first:stop],
+                rows.data[rows.start[first] : rows.end[stop - 1]].tobytes(),
+                (of_batch[:1] if same else of_batch).astype("<u4").tobytes(),
+                *options,
+            )
+        return refused
+
+    def _call(self, names: list[bytes], *arguments: bytes | int) -> int:
+        try:
+            refused = call(self._client, "EVALSHA", self._sha, len(names), *names, *arguments)
+        except NoScriptError:
+            # A server that was restarted or failed over has forgotten its scripts; EVAL also
+            # teaches it this one again.
+            refused = call(self._client, "EVAL", _SCRIPT, len(names), *names, *arguments)
+        return int(refused)
+
+
+def _batches(names: list[bytes]) -> Iterator[tuple[int, int]]:
+    """Runs of rows that go into one call, as (first, stop); the keys within one are distinct.
+
+    On Redis Cluster a call may only name keys of one hash tag: there, this is where rows would be
+    grouped by shard.
+    """
+    for first in range(0, len(names), _BATCH_ROWS):
+        stop = min(first + _BATCH_ROWS, len(names))
+        if len(set(names[first:stop])) == stop - first:
+            yield first, stop
+        else:
+            yield from ((i, i + 1) for i in range(first, stop))
