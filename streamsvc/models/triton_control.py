@@ -1,0 +1,132 @@
+"""Explicit model control of a Triton server: load, unload, readiness, golden vectors, counts.
+
+For the command line and tests; the scoring worker has its own asynchronous client. Explicit mode
+forgets what was loaded when the server restarts, so whoever needs a model says `load` again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from streamsvc.errors import StreamsvcError, UnavailableError
+from streamsvc.models.artifact import F32
+from streamsvc.models.triton_config import INPUT, OUTPUT
+from streamsvc.settings import Settings
+
+__all__ = ["TritonControl", "TritonRefusedError"]
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 10.0
+# Loading starts a Python process that imports XGBoost.
+LOAD_TIMEOUT_S = 120.0
+
+
+class TritonRefusedError(StreamsvcError):
+    """Triton is there and said no; the message is Triton's own."""
+
+
+class TritonControl:
+    """A blocking client, used as a context manager. Every call raises UnavailableError if the
+    server cannot be reached, TritonRefusedError if it refuses.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        import tritonclient.grpc as triton
+
+        self._triton = triton
+        self.url = settings.triton_grpc_url
+        paths = (settings.triton_ssl_ca, settings.triton_ssl_key, settings.triton_ssl_cert)
+        ca, key, cert = (None if p is None else str(p) for p in paths)
+        self._client: Any = triton.InferenceServerClient(
+            self.url,
+            ssl=ca is not None,
+            root_certificates=ca,
+            private_key=key,
+            certificate_chain=cert,
+        )
+
+    def __enter__(self) -> TritonControl:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def is_live(self) -> bool:
+        """Whether a server answers at all."""
+        try:
+            return bool(
+                self._call(lambda: self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
+            )
+        except UnavailableError:
+            return False
+
+    def load(self, model: str) -> None:
+        """Load or reload the versions that `config.pbtxt` serves; returns when they are ready."""
+        self._call(lambda: self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S))
+
+    def unload(self, model: str) -> None:
+        """Unload every version. Requests in flight are answered first."""
+        self._call(lambda: self._client.unload_model(model, client_timeout=LOAD_TIMEOUT_S))
+
+    def is_ready(self, model: str, version: int) -> bool:
+        """Whether this version answers requests now."""
+        return bool(
+            self._call(
+                lambda: self._client.is_model_ready(
+                    model, str(version), client_timeout=CALL_TIMEOUT_S
+                )
+            )
+        )
+
+    def predictor(self, model: str, version: int) -> Callable[[F32], F32]:
+        """A function from a float32 matrix (n, features) to float32 (n,) that asks the server."""
+
+        def predict(matrix: F32) -> F32:
+            tensor = self._triton.InferInput(INPUT, list(matrix.shape), "FP32")
+            tensor.set_data_from_numpy(np.ascontiguousarray(matrix))
+            answer = self._call(
+                lambda: self._client.infer(
+                    model, [tensor], model_version=str(version), client_timeout=CALL_TIMEOUT_S
+                )
+            )
+            scores: F32 = answer.as_numpy(OUTPUT).reshape(-1)
+            return scores
+
+        return predict
+
+    def inference_count(self, model: str) -> int:
+        """Rows that all loaded versions have answered since they were loaded
+        (`nv_inference_count`).
+        """
+        answer = self._call(
+            lambda: self._client.get_inference_statistics(model, client_timeout=CALL_TIMEOUT_S)
+        )
+        return sum(int(m.inference_count) for m in answer.model_stats)
+
+    def _call(self, call: Callable[[], T]) -> T:
+        error_type = self._triton.InferenceServerException
+        try:
+            return call()
+        except error_type as error:
+            status = str(error.status() or "")
+            if status.endswith(("UNAVAILABLE", "DEADLINE_EXCEEDED")) and not _refused(error):
+                raise UnavailableError(
+                    f"Triton does not answer at {self.url} ({error.message()}): start it with "
+                    "`streamsvc up`, or set STREAMSVC_TRITON_GRPC_URL"
+                ) from error
+            raise TritonRefusedError(f"Triton at {self.url}: {error.message()}") from error
+
+
+def _refused(error: Any) -> bool:
+    # A model that is not loaded is reported with the status of a server that is not there.
+    return "Request for unknown model" in error.message()
