@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from pydantic import SecretStr
+
+from streamsvc.columns import BytesColumn, Columns, NumericColumn, numeric, strings
+from streamsvc.entity_keys import encode_entity_keys
+from streamsvc.errors import ConfigurationError, IntegrityError, UnavailableError
+from streamsvc.settings import Settings
+from streamsvc.store.client import call, connect
+from streamsvc.store.keys import marker_key, row_keys
+from streamsvc.store.markers import Marker, read_markers, write_marker
+from streamsvc.store.reader import RowReader
+from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
+from streamsvc.store.writer import FencedWriter
+
+LAYOUT = RowLayout({"amount": "Float64", "last": "Int64"})
+
+
+@pytest.fixture
+def client(stack: Any) -> Iterator[redis.Redis]:
+    with connect(stack.settings) as client:
+        yield client
+
+
+@pytest.fixture
+def project(stack: Any) -> str:
+    name: str = stack.unique("store")
+    return name
+
+
+def keys_of(*ids: int | None) -> BytesColumn:
+    return encode_entity_keys([numeric(list(ids))])
+
+
+def packed(values: list[int], incarnation: int = 1, offset: int = 0, as_of: int = 0) -> PackedRows:
+    n = len(values)
+    columns: Columns = {
+        "amount": NumericColumn(np.array(values, np.float64), np.ones(n, np.bool_)),
+        "last": NumericColumn(np.array(values, np.int64), np.ones(n, np.bool_)),
+    }
+    return LAYOUT.pack(
+        columns, incarnation, offset, np.full(n, as_of, np.int64), np.full(n, NEVER_MS, np.int64)
+    )
+
+
+def test_rows_come_back_in_order_with_missing_and_null_keys(
+    client: redis.Redis, project: str
+) -> None:
+    ids = np.random.default_rng(1).permutation(2_500)
+    written = encode_entity_keys([numeric(ids)])
+    assert FencedWriter(client, project).write("v", written, packed(ids.tolist(), 3, 7, 11)) == 0
+    rows = RowReader(client, project).read("v", LAYOUT, keys_of(5, 9_999, None, 0, 2_499, 5))
+    assert rows.present.tolist() == [True, False, False, True, True, True]
+    assert rows.values["last"].to_pylist() == [5, None, None, 0, 2_499, 5]
+    assert rows.incarnation.tolist() == [3, 0, 0, 3, 3, 3]
+    assert rows.offset.tolist() == [7, 0, 0, 7, 7, 7]
+    assert rows.as_of.tolist() == [11, 0, 0, 11, 11, 11]
+    assert len(RowReader(client, project).read("v", LAYOUT, keys_of())) == 0
+
+
+BIG = 2**53
+GREATER = [
+    ((1, 5, 5), (2, 0, 0)),
+    ((1, 5, 5), (1, 6, 0)),
+    ((1, 5, 5), (1, 5, 6)),
+    ((1, BIG, 0), (1, BIG + 1, 0)),
+    ((1, 2**62, 0), (1, 2**62 + 1, 0)),
+    ((1, 2**32 - 1, 9), (1, 2**32, 0)),
+    ((2**31 - 1, 0, 0), (2**31, 0, 0)),
+    ((1, 0, -1), (1, 0, 0)),
+    ((1, 0, -(2**63)), (1, 0, -(2**63) + 1)),
+    ((1, 0, 2**63 - 2), (1, 0, 2**63 - 1)),
+    ((1, 0x30, 0), (1, 0x41, 0)),
+    ((1, 0x61, 0), (1, 0xE9, 0)),
+]
+
+
+@pytest.mark.parametrize(("low", "high"), GREATER)
+def test_only_a_strictly_greater_position_replaces(
+    client: redis.Redis, project: str, low: tuple[int, int, int], high: tuple[int, int, int]
+) -> None:
+    writer, reader, key = FencedWriter(client, project), RowReader(client, project), keys_of(1)
+
+    def write(value: int, position: tuple[int, int, int]) -> tuple[int, Any]:
+        refused = writer.write("v", key, packed([value], *position))
+        return refused, reader.read("v", LAYOUT, key).values["last"].to_pylist()[0]
+
+    assert write(1, low) == (0, 1)
+    assert write(2, low) == (1, 1)
+    assert write(3, high) == (0, 3)
+    assert write(4, low) == (1, 3)
+    assert write(5, high) == (1, 3)
+
+
+def test_refused_rows_are_counted_and_the_rest_are_written(
+    client: redis.Redis, project: str
+) -> None:
+    writer, reader = FencedWriter(client, project), RowReader(client, project)
+    writer.write("v", keys_of(1, 3), packed([1, 3], offset=10))
+    assert writer.write("v", keys_of(1, 2, 3, 4), packed([-1, -2, -3, -4], offset=9)) == 2
+    rows = reader.read("v", LAYOUT, keys_of(1, 2, 3, 4))
+    assert rows.values["last"].to_pylist() == [1, -2, 3, -4]
+
+
+def test_a_key_twice_in_one_write_keeps_the_greater_position(
+    client: redis.Redis, project: str
+) -> None:
+    n = 3
+    rows = LAYOUT.pack(
+        {"amount": numeric([1.0, 2.0, 3.0]), "last": numeric([1, 2, 3])},
+        1,
+        1,
+        np.array([5, 9, 7]),
+        np.full(n, NEVER_MS),
+    )
+    assert FencedWriter(client, project).write("v", keys_of(8, 8, 8), rows) == 1
+    read = RowReader(client, project).read("v", LAYOUT, keys_of(8))
+    assert read.values["last"].to_pylist() == [2]
+
+
+def test_rows_of_several_lengths(client: redis.Redis, project: str) -> None:
+    layout = RowLayout({"s": "String", "x": "Float64"})
+    texts = ["", "a", "ü" * 50, None, "x" * 70_000]
+    n = len(texts)
+    rows = layout.pack(
+        {"s": strings(texts), "x": numeric([0.5] * n)},
+        1,
+        1,
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+    )
+    assert FencedWriter(client, project).write("v", keys_of(*range(n)), rows) == 0
+    read = RowReader(client, project).read("v", layout, keys_of(*range(n)))
+    assert read.values["s"].to_pylist() == texts
+    assert read.values["x"].to_pylist() == [0.5] * n
+
+
+def test_what_is_not_a_row_is_replaced(client: redis.Redis, project: str) -> None:
+    names = row_keys(project, "v", keys_of(1, 2))
+    client.set(names[0], b"junk")
+    client.rpush(names[1], b"a list")
+    reader = RowReader(client, project)
+    assert reader.read("v", LAYOUT, keys_of(1, 2)).present.tolist() == [False, False]
+    assert FencedWriter(client, project).write("v", keys_of(1, 2), packed([1, 2])) == 0
+    assert reader.read("v", LAYOUT, keys_of(1, 2)).values["last"].to_pylist() == [1, 2]
+
+
+def test_ties_are_overwritten_only_when_asked(client: redis.Redis, project: str) -> None:
+    writer, reader, key = FencedWriter(client, project), RowReader(client, project), keys_of(1)
+    writer.write("v", key, packed([1], 0, 0, 100))
+    assert writer.write("v", key, packed([2], 0, 0, 100)) == 1
+    assert writer.write("v", key, packed([3], 0, 0, 100), overwrite_ties=True) == 0
+    assert writer.write("v", key, packed([4], 0, 0, 99), overwrite_ties=True) == 1
+    assert reader.read("v", LAYOUT, key).values["last"].to_pylist() == [3]
+
+
+def test_another_schema_of_the_same_incarnation_is_overwritten_when_ties_are(
+    client: redis.Redis, project: str
+) -> None:
+    writer, key = FencedWriter(client, project), keys_of(1)
+    other = RowLayout({"amount": "Float64"})
+    late = other.pack({"amount": numeric([1.0])}, 0, 0, np.array([200]), np.array([NEVER_MS]))
+    writer.write("v", key, late)
+    assert writer.write("v", key, packed([2], 0, 0, 100)) == 1
+    assert writer.write("v", key, packed([2], 0, 0, 100), overwrite_ties=True) == 0
+    read = RowReader(client, project).read("v", LAYOUT, key)
+    assert read.values["last"].to_pylist() == [2]
+    streamed = other.pack({"amount": numeric([1.0])}, 4, 1, np.array([1]), np.array([NEVER_MS]))
+    writer.write("v", key, streamed)
+    assert writer.write("v", key, packed([9], 0, 0, 300), overwrite_ties=True) == 1
+
+
+def test_time_to_live_is_set_on_what_is_written(client: redis.Redis, project: str) -> None:
+    writer = FencedWriter(client, project)
+    writer.write("v", keys_of(1, 2), packed([1, 2]), ttl_ms=60_000)
+    writer.write("v", keys_of(2), packed([2], offset=5))
+    first, second = row_keys(project, "v", keys_of(1, 2))
+    assert 0 < int(client.pttl(first)) <= 60_000
+    assert client.pttl(second) == -1
+
+
+def test_the_script_is_sent_again_to_a_server_that_forgot_it(
+    client: redis.Redis, project: str
+) -> None:
+    writer = FencedWriter(client, project)
+    writer.write("v", keys_of(1), packed([1]))
+    client.script_flush()
+    assert writer.write("v", keys_of(1), packed([2], offset=1)) == 0
+    assert writer.write("v", keys_of(1), packed([3], offset=1)) == 1
+
+
+def test_two_writers_race_and_the_greatest_position_wins(stack: Any, project: str) -> None:
+    """Each writer goes through its own positions in order; the result is that of the log."""
+    ids = list(range(200))
+    start = threading.Barrier(2)
+
+    def write(offsets: range) -> int:
+        with connect(stack.settings) as client:
+            writer = FencedWriter(client, project)
+            start.wait(timeout=30)
+            return sum(
+                writer.write("v", keys_of(*ids), packed([o] * len(ids), 1, BIG + o))
+                for o in offsets
+            )
+
+    with ThreadPoolExecutor(2) as pool:
+        refused = list(pool.map(write, [range(0, 100, 2), range(1, 100, 2)]))
+    with connect(stack.settings) as client:
+        rows = RowReader(client, project).read("v", LAYOUT, keys_of(*ids))
+    assert rows.values["last"].to_pylist() == [99] * len(ids)
+    assert rows.offset.tolist() == [BIG + 99] * len(ids)
+    assert sum(refused) <= 99 * len(ids)
+
+
+def test_rows_without_a_key_and_uneven_arguments_are_refused(
+    client: redis.Redis, project: str
+) -> None:
+    writer = FencedWriter(client, project)
+    with pytest.raises(ValueError, match="without an entity key"):
+        writer.write("v", keys_of(1, None), packed([1, 2]))
+    with pytest.raises(ValueError, match="1 keys for 2 rows"):
+        writer.write("v", keys_of(1), packed([1, 2]))
+
+
+def test_markers_round_trip(client: redis.Redis, project: str) -> None:
+    marker = Marker(3, {"events": {0: BIG + 1, 7: 5}}, 1_700_000_000_000, -5)
+    write_marker(client, project, "v", 4, marker)
+    assert read_markers(client, project, "v", [3, 4]) == [None, marker]
+    assert read_markers(client, project, "v", []) == []
+    assert marker.covers("events", 0, BIG)
+    assert not marker.covers("events", 0, BIG + 1)
+    assert not marker.covers("events", 1, 0)
+    assert not marker.covers("other", 0, 0)
+
+
+def test_a_damaged_marker_names_its_key(client: redis.Redis, project: str) -> None:
+    client.set(marker_key(project, "v", 0), b"\xc1junk")
+    with pytest.raises(IntegrityError, match=r"/applied\}0"):
+        read_markers(client, project, "v", [0])
+
+
+def test_a_store_that_is_away_is_unavailable_and_names_the_fix() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{free.getsockname()[1]}/0"
+        with (
+            connect(Settings(redis_url=SecretStr(url))) as client,
+            pytest.raises(UnavailableError, match=r"127.0.0.1:\d+/0.*STREAMSVC_REDIS_URL"),
+        ):
+            RowReader(client, "p").read("v", LAYOUT, keys_of(1))
+
+
+def test_a_wrong_password_is_a_wrong_setting(stack: Any) -> None:
+    plain = stack.settings.redis_url.get_secret_value()
+    url = plain.replace("redis://", "redis://nobody:wrong@")
+    settings = Settings(redis_url=SecretStr(url))
+    with (
+        connect(settings) as client,
+        pytest.raises(ConfigurationError, match="refuses this user") as caught,
+    ):
+        call(client, "GET", "x")
+    assert "wrong@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "fix"),
+    [
+        (b"-READONLY You can't write against a read only replica.", "point .* at the primary"),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.", "raise `maxmemory`"),
+        (b"-MISCONF Errors writing to the AOF file", "free disk space"),
+        (b"-LOADING Valkey is loading the dataset in memory", "try again"),
+        (b"-ERR unknown command 'EVALSHA'", "Valkey or Redis 6.2"),
+        (b"-ERR something else", "server's log"),
+    ],
+)
+def test_each_refusal_of_a_server_names_its_fix(reply: bytes, fix: str) -> None:
+    """A server that answers every command with one error, as a failing real one does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    while request := connection.recv(65_536):
+                        greeting = b"CLIENT" in request or b"SELECT" in request
+                        connection.sendall((b"+OK" if greeting else reply) + b"\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = SecretStr(f"redis://127.0.0.1:{server.getsockname()[1]}/0?lib_name=&lib_version=")
+        with (
+            connect(Settings(redis_url=url)) as client,
+            pytest.raises(UnavailableError, match=fix),
+        ):
+            FencedWriter(client, "p").write("v", keys_of(1), packed([1]))
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
