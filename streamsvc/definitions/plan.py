@@ -116,6 +116,8 @@ class View:
     ttl_ms: int | None
     definition_hash: str
     """Hex digest of everything above that changes a value."""
+    column_types: Mapping[str, FieldType] = field(default_factory=dict)
+    """Aggregated column -> its type, after the udf where there is one."""
 
     @property
     def shuffled(self) -> bool:

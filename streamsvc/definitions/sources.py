@@ -1,0 +1,126 @@
+"""Feast KafkaSource -> Source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+from streamsvc.definitions.plan import EventSchema, Source, TimeUnit
+from streamsvc.definitions.route import TAG_PREFIX
+from streamsvc.definitions.validate import check_tags, field_types, milliseconds, nearest
+from streamsvc.errors import DefinitionError
+
+__all__ = ["compile_source", "compile_sources"]
+
+_KEY, _TIME_UNIT = "key", "time_unit"
+
+
+def compile_sources(
+    kafka_sources: list[Any], repo: Path, max_future_ms: int, mistakes: list[str]
+) -> dict[str, Source]:
+    """Source name -> Source, for those without a mistake; appends the mistakes."""
+    found: dict[str, Source] = {}
+    owner: dict[str, str] = {}
+    for kafka_source in sorted(kafka_sources, key=lambda s: s.name):
+        source = compile_source(kafka_source, repo, max_future_ms, mistakes)
+        if source is None:
+            continue
+        first = owner.setdefault(source.topic, source.name)
+        if first != source.name:
+            mistakes.append(
+                f"KafkaSource {source.name!r}: topic {source.topic!r} is that of KafkaSource "
+                f"{first!r} too; declare a topic once and share the source."
+            )
+        found[source.name] = source
+    return found
+
+
+def compile_source(
+    kafka_source: Any, repo: Path, max_future_ms: int, mistakes: list[str]
+) -> Source | None:
+    """One source, or None if it has a mistake; appends the mistakes.
+
+    Lateness is `watermark_delay_threshold`, and 0 where there is none: the log must then be in
+    event-time order within each partition, and whatever is not goes to the dead letters.
+    """
+    what = f"KafkaSource {kafka_source.name!r}"
+    options, tags = kafka_source.kafka_options, kafka_source.tags
+    wrong = check_tags(what, tags, (_KEY, _TIME_UNIT))
+    if not options.topic:
+        wrong.append(f"{what}: has no topic; set topic=….")
+    schema = _schema(what, kafka_source, tags.get(TAG_PREFIX + _TIME_UNIT), wrong)
+    key_field = tags.get(TAG_PREFIX + _KEY)
+    if schema is not None and key_field is not None:
+        kinds = field_types(schema)
+        if key_field not in kinds:
+            wrong.append(
+                f"{what}: tag '{TAG_PREFIX}{_KEY}' names {key_field!r}, which is not in its "
+                f"schema; {nearest(key_field, kinds)}"
+            )
+        elif kinds[key_field] not in {"string", "int64"}:
+            wrong.append(
+                f"{what}: tag '{TAG_PREFIX}{_KEY}' names {key_field!r}, a {kinds[key_field]} "
+                f"column; a key is a string or an integer."
+            )
+    mistakes += wrong
+    if wrong or schema is None:
+        return None
+    late = options.watermark_delay_threshold
+    path, timestamp_field = _archive(kafka_source.batch_source, repo)
+    return Source(
+        name=kafka_source.name,
+        topic=options.topic,
+        schema=schema,
+        allowed_lateness_ms=0 if late is None else milliseconds(late),
+        max_future_ms=max_future_ms,
+        key_field=key_field,
+        archive_path=path,
+        archive_timestamp_field=timestamp_field,
+    )
+
+
+def _schema(
+    what: str, kafka_source: Any, time_unit: str | None, mistakes: list[str]
+) -> EventSchema | None:
+    from streamsvc.events.schema import parse_schema
+
+    units = get_args(TimeUnit)
+    if time_unit is not None and time_unit not in units:
+        mistakes.append(
+            f"{what}: tag '{TAG_PREFIX}{_TIME_UNIT}' is {time_unit!r}; use one of "
+            f"{', '.join(units)}."
+        )
+        return None
+    text = getattr(kafka_source.kafka_options.message_format, "schema_json", None)
+    if text is None:
+        mistakes.append(f"{what}: its message_format is not JSON; use JsonFormat(schema_json=…).")
+        return None
+    try:
+        schema = parse_schema(text, kafka_source.timestamp_field, time_unit)
+    except (DefinitionError, ValueError) as error:
+        mistakes.append(f"{what}: {error}")
+        return None
+    kinds = field_types(schema)
+    field = schema.timestamp_field
+    if field not in kinds:
+        mistakes.append(
+            f"{what}: timestamp_field {field!r} is not in its schema; {nearest(field, kinds)}"
+        )
+        return None
+    if kinds[field] != "string" and schema.time_unit in {None, "iso8601"}:
+        mistakes.append(
+            f"{what}: timestamp_field {field!r} is a number, and nothing says its unit; "
+            f"set tags={{'{TAG_PREFIX}{_TIME_UNIT}': 'ms'}}."
+        )
+        return None
+    return schema
+
+
+def _archive(batch_source: Any, repo: Path) -> tuple[str | None, str | None]:
+    """Where the same raw events lie as files; (None, None) for anything that is no FileSource."""
+    path = getattr(batch_source, "path", None)
+    if not path:
+        return None, None
+    if "://" not in path:
+        path = str((repo / path).resolve())
+    return path, batch_source.timestamp_field

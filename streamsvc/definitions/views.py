@@ -1,0 +1,186 @@
+"""Feast StreamFeatureView -> View."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from streamsvc.definitions.plan import (
+    Aggregate,
+    AggregateFunction,
+    FieldType,
+    JoinKey,
+    Source,
+    View,
+)
+from streamsvc.definitions.row_by_row import try_udf
+from streamsvc.definitions.validate import (
+    check_features,
+    check_function,
+    check_tags,
+    check_types,
+    check_window,
+    duration,
+    field_types,
+    join_keys_of,
+    milliseconds,
+    nearest,
+)
+from streamsvc.definitions.windows import definition_hash, udf_fingerprint
+
+__all__ = ["compile_view"]
+
+
+def compile_view(
+    feast_view: Any, sources: Mapping[str, Source], broken: set[str], mistakes: list[str]
+) -> View | None:
+    """One windowed view, or None if it has a mistake; appends the mistakes.
+
+    `broken` names the sources whose own mistakes are told already.
+    """
+    what = f"StreamFeatureView {feast_view.name!r}"
+    stream = feast_view.stream_source
+    wrong = check_tags(what, feast_view.tags, ())
+    if stream is None or not hasattr(stream, "kafka_options"):
+        wrong.append(
+            f"{what}: its source is {'none' if stream is None else type(stream).__name__}; "
+            f"streamed features need a KafkaSource."
+        )
+    if not feast_view.aggregations:
+        wrong.append(
+            f"{what}: has no aggregations; add them (the latest value is "
+            f"Aggregation(function='last', …)), or make it a FeatureView."
+        )
+    join_keys = join_keys_of(what, feast_view, wrong)
+    source = None if stream is None else sources.get(stream.name)
+    if wrong or source is None:
+        mistakes += wrong
+        if not wrong and stream.name not in broken:
+            mistakes.append(
+                f"{what}: its source {stream.name!r} is not registered; run feast apply."
+            )
+        return None
+    if feast_view.timestamp_field != source.schema.timestamp_field:
+        wrong.append(
+            f"{what}: timestamp_field is {feast_view.timestamp_field!r}, its source says "
+            f"{source.schema.timestamp_field!r}; use the source's."
+        )
+    kinds = _columns(what, feast_view, source, wrong)
+    if kinds is not None:
+        _check_join_keys(what, join_keys, source, kinds, wrong)
+    keys = {key.name for key in join_keys}
+    declared = {f.name: str(f.dtype) for f in feast_view.features if f.name not in keys}
+    computed = [a.resolved_name(a.time_window) for a in feast_view.aggregations]
+    wrong += check_features(what, declared, computed)
+    aggregates = tuple(
+        sorted(_aggregates(what, feast_view, kinds, declared, wrong), key=lambda a: a.feature)
+    )
+    ttl_ms = milliseconds(feast_view.ttl) if feast_view.ttl else None
+    wrong += _check_ttl(what, ttl_ms, aggregates)
+    mistakes += wrong
+    if wrong or kinds is None:
+        return None
+    udf = feast_view.udf
+    text = "" if udf is None else udf_fingerprint(udf, feast_view.udf_string)
+    return View(
+        name=feast_view.name,
+        source=source,
+        join_keys=join_keys,
+        aggregates=aggregates,
+        feature_types=dict(sorted(declared.items())),
+        udf=udf,
+        ttl_ms=ttl_ms,
+        definition_hash=definition_hash(
+            feast_view.name, source, join_keys, aggregates, declared, text
+        ),
+        column_types={a.column: kinds[a.column] for a in aggregates},
+    )
+
+
+def _columns(
+    what: str, feast_view: Any, source: Source, mistakes: list[str]
+) -> dict[str, FieldType] | None:
+    """The columns that can be aggregated: the event's, or what the udf makes of them."""
+    if feast_view.udf is None:
+        return field_types(source.schema)
+    mode = str(getattr(feast_view.mode, "value", feast_view.mode)).lower()
+    if mode != "pandas":
+        mistakes.append(f"{what}: its udf has mode {mode!r}; use mode='pandas'.")
+        return None
+    found, wrong = try_udf(what, feast_view.udf, source.schema)
+    mistakes += wrong
+    return None if wrong else found
+
+
+def _check_join_keys(
+    what: str,
+    join_keys: tuple[JoinKey, ...],
+    source: Source,
+    kinds: Mapping[str, FieldType],
+    mistakes: list[str],
+) -> None:
+    known = {**field_types(source.schema), **kinds}
+    for key in join_keys:
+        kind = known.get(key.name)
+        if kind is None:
+            mistakes.append(
+                f"{what}: entity column {key.name!r} is not in the schema of KafkaSource "
+                f"{source.name!r}; {nearest(key.name, known)}"
+            )
+        elif kind != key.type:
+            mistakes.append(
+                f"{what}: entity column {key.name!r} is {key.type}, but {kind} in the events; "
+                f"declare the entity's value_type accordingly."
+            )
+
+
+def _aggregates(
+    what: str,
+    feast_view: Any,
+    kinds: Mapping[str, FieldType] | None,
+    declared: Mapping[str, str],
+    mistakes: list[str],
+) -> list[Aggregate]:
+    found = []
+    tiling = feast_view.tiling_hop_size
+    tiling_ms = milliseconds(tiling) if tiling else None
+    for aggregation in feast_view.aggregations:
+        name = aggregation.resolved_name(aggregation.time_window)
+        which = f"{what}, feature {name!r}"
+        wrong = check_function(which, aggregation.function)
+        if kinds is not None and aggregation.column not in kinds:
+            wrong.append(
+                f"{which}: there is no column {aggregation.column!r}; "
+                f"{nearest(aggregation.column, kinds)}"
+            )
+        elif kinds is not None and not wrong and name in declared:
+            kind = kinds[aggregation.column]
+            wrong += check_types(which, aggregation.function, kind, declared[name])
+        window_ms = hop_ms = 0
+        if aggregation.time_window is None:
+            wrong.append(f"{which}: has no time_window; set one.")
+        else:
+            window_ms = milliseconds(aggregation.time_window)
+            slide = aggregation.slide_interval
+            try:
+                hop_ms = check_window(
+                    which, window_ms, milliseconds(slide) if slide else None, tiling_ms
+                )
+            except ValueError as error:
+                wrong.append(str(error))
+        mistakes += wrong
+        if not wrong:
+            function = cast(AggregateFunction, aggregation.function)
+            found.append(Aggregate(name, aggregation.column, function, window_ms, hop_ms))
+    return found
+
+
+def _check_ttl(what: str, ttl_ms: int | None, aggregates: tuple[Aggregate, ...]) -> list[str]:
+    longest = max((a.window_ms for a in aggregates), default=0)
+    if ttl_ms is None or ttl_ms >= longest:
+        return []
+    return [
+        f"{what}: its ttl of {duration(ttl_ms)} is shorter than its window of "
+        f"{duration(longest)}, so values would vanish while they still hold; set ttl to at least "
+        f"the window, or leave it out."
+    ]
