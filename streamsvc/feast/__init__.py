@@ -1,1 +1,8 @@
-"""The Feast plug-ins."""
+"""The Feast plug-ins, by the names that `feature_store.yaml` gives them.
+
+Importing this package imports Feast, which takes seconds; nothing that must start fast does.
+"""
+
+from streamsvc.feast.online_store import PackedRedisOnlineStore, PackedRedisOnlineStoreConfig
+
+__all__ = ["PackedRedisOnlineStore", "PackedRedisOnlineStoreConfig"]

@@ -1,0 +1,36 @@
+"""Removing a view from the store, without stopping the server for anybody else."""
+
+from __future__ import annotations
+
+import redis
+
+from streamsvc.store.client import store_errors
+from streamsvc.store.keys import marker_pattern, row_pattern
+
+__all__ = ["delete_view"]
+
+_SCAN_KEYS = 1_000
+
+
+def delete_view(client: redis.Redis, project: str, view: str) -> int:
+    """Delete every marker and row of a view, in small steps; return how many rows there were.
+
+    Markers go first: should this be interrupted, a worker that still feeds the view sees from the
+    missing markers that its rows cannot be trusted.
+    """
+    _delete(client, marker_pattern(project, view))
+    return _delete(client, row_pattern(project, view))
+
+
+def _delete(client: redis.Redis, pattern: bytes) -> int:
+    deleted = 0
+    batch: list[bytes] = []
+    with store_errors(client):
+        for key in client.scan_iter(match=pattern, count=_SCAN_KEYS):
+            batch.append(key)
+            if len(batch) == _SCAN_KEYS:
+                deleted += int(client.unlink(*batch))
+                batch.clear()
+        if batch:
+            deleted += int(client.unlink(*batch))
+    return deleted
