@@ -5,6 +5,7 @@ Feast takes seconds to import, so nothing here does before `load_plan` is called
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,10 @@ def read_registry(repo: Path) -> FeastObjects:
     store = FeatureStore(repo_path=str(repo))
     project, registry = store.project, store.registry
     try:
-        stream_views = registry.list_stream_feature_views(project)
+        with warnings.catch_warnings():
+            # Feast calls stream views experimental each time one is read.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            stream_views = registry.list_stream_feature_views(project)
         on_demand_views = registry.list_on_demand_feature_views(project)
     except (ImportError, AttributeError) as error:
         # Feast pickles a plain function by its module, which exists only in the repo directory.

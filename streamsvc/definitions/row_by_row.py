@@ -34,7 +34,9 @@ def try_udf(
     columns = {field.name: _sample(field, i) for i, field in enumerate(schema.fields)}
     times = _FIRST_MS + np.arange(_ROWS, dtype=np.int64) * 7_654_321
     batch = event_frame(schema, columns, times)
-    single, errors, good = [], [], []
+    single: list[Any] = []
+    errors: list[str] = []
+    good: list[int] = []
     for row in range(_ROWS):
         try:
             single.append(udf(batch.iloc[[row]].copy()))
@@ -52,8 +54,8 @@ def try_udf(
         ]
     if not isinstance(whole, pd.DataFrame):
         return {}, [f"{what}: its udf returns {type(whole).__name__}; return a DataFrame."]
-    kept = [int(row) for row in whole.index if isinstance(row, (int, np.integer))]
-    if len(kept) != len(whole) or len(set(kept)) != len(kept) or not set(kept) <= set(good):
+    own_index = all(set(frame.index) <= {row} for row, frame in zip(good, single, strict=True))
+    if not own_index or not whole.index.is_unique or not set(whole.index) <= set(good):
         return {}, [
             f"{what}: its udf does not keep the index; return some of the rows it was given, each "
             f"at most once and under its own index."

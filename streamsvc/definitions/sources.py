@@ -91,12 +91,12 @@ def _schema(
             f"{', '.join(units)}."
         )
         return None
-    text = getattr(kafka_source.kafka_options.message_format, "schema_json", None)
-    if text is None:
+    message_format = kafka_source.kafka_options.message_format
+    if type(message_format).__name__ != "JsonFormat":
         mistakes.append(f"{what}: its message_format is not JSON; use JsonFormat(schema_json=…).")
         return None
     try:
-        schema = parse_schema(text, kafka_source.timestamp_field, time_unit)
+        schema = parse_schema(message_format.schema_json, kafka_source.timestamp_field, time_unit)
     except (DefinitionError, ValueError) as error:
         mistakes.append(f"{what}: {error}")
         return None

@@ -1,0 +1,104 @@
+"""`streamsvc check`: what the applied repo will run, or every mistake in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamsvc.cli.context import cli_context
+
+if TYPE_CHECKING:
+    from streamsvc.definitions.plan import Plan
+
+__all__ = ["check"]
+
+
+def check(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compile the applied definitions and name every mistake with its fix.
+
+    Exit code 0 if the repo can run, 2 if it cannot.
+    """
+    context = cli_context(ctx)
+    from streamsvc.definitions.registry import load_plan
+    from streamsvc.errors import DefinitionError
+
+    try:
+        plan = load_plan(context.repo, context.settings.max_future_ms)
+    except DefinitionError as error:
+        if json:
+            context.print_json({"ok": False, "mistakes": list(error.mistakes)})
+        else:
+            for mistake in error.mistakes:
+                context.error_console.print(f"✗ {mistake}", markup=False, highlight=False)
+            count = len(error.mistakes)
+            context.error_console.print(f"{count} mistake{'s' if count > 1 else ''}.")
+        raise typer.Exit(error.exit_code) from error
+    if json:
+        context.print_json({"ok": True, "mistakes": [], **_summary(plan)})
+        return
+    _print(plan, context.console)
+
+
+def _print(plan: Plan, console: Any) -> None:
+    from rich.table import Table
+
+    table = Table("view", "topic", "by", "features", "longest window", "rows travel", box=None)
+    for view in plan.views:
+        table.add_row(
+            view.name,
+            view.source.topic,
+            ", ".join(key.name for key in view.join_keys),
+            str(len(view.aggregates)),
+            f"{max(a.window_ms for a in view.aggregates) / 1000:g} s",
+            "through the shuffle" if view.shuffled else "straight (declared key)",
+        )
+    console.print(f"[bold]{plan.project}[/bold]: the definitions can run.")
+    console.print(table)
+    for service in plan.services:
+        if service.route is not None:
+            console.print(
+                f"{service.name}: {service.route.requests} → {len(service.features)} features → "
+                f"{service.route.model} → {service.route.predictions}",
+                highlight=False,
+            )
+
+
+def _summary(plan: Plan) -> dict[str, Any]:
+    return {
+        "project": plan.project,
+        "sources": [{"name": s.name, "topic": s.topic} for s in plan.sources],
+        "views": [
+            {
+                "name": view.name,
+                "topic": view.source.topic,
+                "join_keys": [key.name for key in view.join_keys],
+                "shuffled": view.shuffled,
+                "definition_hash": view.definition_hash,
+                "features": [
+                    {
+                        "name": a.feature,
+                        "column": a.column,
+                        "function": a.function,
+                        "window_ms": a.window_ms,
+                        "hop_ms": a.hop_ms,
+                    }
+                    for a in view.aggregates
+                ],
+            }
+            for view in plan.views
+        ],
+        "services": [
+            {
+                "name": service.name,
+                "features": [str(ref) for ref in service.features],
+                "requests": service.route.requests if service.route else None,
+                "model": service.route.model if service.route else None,
+                "predictions": service.route.predictions if service.route else None,
+            }
+            for service in plan.services
+        ],
+    }

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from streamsvc.cli.main import app
+from streamsvc.definitions import registry
+from streamsvc.definitions.plan import (
+    Aggregate,
+    EventField,
+    EventSchema,
+    JoinKey,
+    Plan,
+    Route,
+    Service,
+    Source,
+    View,
+)
+from streamsvc.errors import DefinitionError
+
+SCHEMA = EventSchema((EventField("at", ("at",), "int64"),), "at", "ms")
+SOURCE = Source("s", "payments", SCHEMA, 0, 0, None, None)
+VIEW = View(
+    name="spend",
+    source=SOURCE,
+    join_keys=(JoinKey("card", "string"),),
+    aggregates=(Aggregate("f", "amount", "sum", 60_000, 1_000),),
+    feature_types={"f": "Float64"},
+    udf=None,
+    ttl_ms=None,
+    definition_hash="ab",
+)
+ROUTE = Route(requests="payments", model="risk", predictions="out")
+PLAN = Plan("p", (SOURCE,), (VIEW,), (), (), (Service("risk", (), ROUTE, SOURCE),))
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, outcome: Plan | DefinitionError, *args: str) -> Any:
+    def load(_repo: Path, _max_future_ms: int) -> Plan:
+        if isinstance(outcome, DefinitionError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(registry, "load_plan", load)
+    return CliRunner().invoke(app, ["check", *args])
+
+
+def test_a_good_repo_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _run(monkeypatch, PLAN)
+    assert result.exit_code == 0
+    assert "spend" in result.stdout
+    assert "risk: payments → 0 features → risk → out" in result.stdout
+
+
+def test_json_says_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _run(monkeypatch, PLAN, "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["ok"] is True
+    assert found["views"][0]["features"][0]["hop_ms"] == 1_000
+    assert found["services"][0]["predictions"] == "out"
+
+
+def test_every_mistake_is_printed_and_the_exit_code_is_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = DefinitionError(["View 'a': [x] is wrong; mend it.", "View 'b': too."])
+    result = _run(monkeypatch, wrong)
+    assert result.exit_code == 2
+    assert "View 'a': [x] is wrong" in result.stderr
+    assert "2 mistakes." in result.stderr
+    result = _run(monkeypatch, wrong, "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {"ok": False, "mistakes": list(wrong.mistakes)}
