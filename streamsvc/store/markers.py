@@ -7,7 +7,7 @@ that was flushed, or failed over to a replica that lagged, is noticed by its mis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import redis
@@ -16,7 +16,7 @@ from streamsvc.errors import IntegrityError
 from streamsvc.store.client import call
 from streamsvc.store.keys import marker_key
 
-__all__ = ["Marker", "read_markers", "write_marker"]
+__all__ = ["Marker", "read_markers", "write_marker", "write_markers"]
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -44,6 +44,18 @@ def write_marker(
 ) -> None:
     """Publish how far a state partition's rows are. Call it after the rows were acknowledged."""
     call(client, "SET", marker_key(project, view, partition), _encoder.encode(marker))
+
+
+def write_markers(
+    client: redis.Redis, project: str, markers: Mapping[tuple[str, int], Marker]
+) -> None:
+    """Publish several markers, by (view, state partition), in one call."""
+    if not markers:
+        return
+    command: list[bytes] = []
+    for (view, partition), marker in markers.items():
+        command += [marker_key(project, view, partition), _encoder.encode(marker)]
+    call(client, "MSET", *command)
 
 
 def read_markers(
