@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,6 +58,24 @@ class Chunk:
     def value(self, i: int) -> bytes | None:
         """One record's value."""
         return _slice(self.data, self.value_start[i], self.value_end[i])
+
+    def since(self, offset: int) -> Chunk:
+        """The records at or after this offset, as a chunk that starts there; the data is shared."""
+        if offset <= self.first_offset:
+            return self
+        part = slice(int(np.searchsorted(self.offsets, offset)), None)
+        return replace(
+            self,
+            offsets=self.offsets[part],
+            timestamps=self.timestamps[part],
+            key_start=self.key_start[part],
+            key_end=self.key_end[part],
+            value_start=self.value_start[part],
+            value_end=self.value_end[part],
+            header_start=self.header_start[part],
+            header_end=self.header_end[part],
+            first_offset=offset,
+        )
 
     def headers(self, i: int) -> list[tuple[str, bytes | None]]:
         """One record's headers, parsed on demand."""

@@ -1,0 +1,128 @@
+"""Topics: made, counted, identified. Blocking calls; use a thread from async code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from streamsvc.errors import ConfigurationError, UnavailableError
+from streamsvc.settings import Settings
+from streamsvc.transport.kafka_config import librdkafka_config
+
+__all__ = ["Admin", "TopicSpec"]
+
+TIMEOUT_S = 30.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be made: `config` holds Kafka's topic settings as strings."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+class Admin:
+    """Raises UnavailableError when no broker answers, ConfigurationError for an unknown topic."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._replication = settings.topic_replication_factor
+        self._servers = settings.kafka_bootstrap_servers
+        self._client = AdminClient({**librdkafka_config(settings), "log_level": 3})
+
+    def ensure(self, topics: Sequence[TopicSpec]) -> None:
+        """Makes the topics that do not exist; leaves the others as they are."""
+        wanted = [
+            NewTopic(t.name, t.partitions, self._replication, config=dict(t.config)) for t in topics
+        ]
+        if not wanted:
+            return
+        made = self._client.create_topics(wanted, operation_timeout=TIMEOUT_S)
+        for name, future in made.items():
+            try:
+                self._result(name, future)
+            except _TopicExistsError:
+                continue
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        return len(self._describe(topic).partitions)
+
+    def exists(self, topic: str) -> bool:
+        """Whether the topic exists."""
+        try:
+            self._describe(topic)
+        except ConfigurationError:
+            return False
+        return True
+
+    def topic_id(self, topic: str) -> str:
+        """The topic's identity, which a topic made anew under the same name does not share."""
+        return str(self._describe(topic).topic_id)
+
+    def start_offsets(self, topic: str) -> dict[int, int]:
+        """Partition -> offset of the first record that still exists."""
+        return self._offsets(topic, OffsetSpec.earliest())
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """Partition -> offset that the next record will get."""
+        return self._offsets(topic, OffsetSpec.latest())
+
+    def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
+        """Deletes every record below these offsets (partition -> offset)."""
+        request = [TopicPartition(topic, p, offset) for p, offset in before.items()]
+        if request:
+            for future in self._client.delete_records(request).values():
+                self._result(topic, future)
+
+    def delete(self, topics: Sequence[str]) -> None:
+        """Deletes topics with everything in them."""
+        if topics:
+            for name, future in self._client.delete_topics(list(topics)).items():
+                self._result(name, future)
+
+    def _describe(self, topic: str) -> Any:
+        found = self._client.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_S)
+        return self._result(topic, found[topic])
+
+    def _offsets(self, topic: str, spec: OffsetSpec) -> dict[int, int]:
+        request = {TopicPartition(topic, p): spec for p in range(self.partitions(topic))}
+        found = self._client.list_offsets(request, request_timeout=TIMEOUT_S)
+        return {tp.partition: self._result(topic, f).offset for tp, f in found.items()}
+
+    def _result(self, topic: str, future: Future[T]) -> T:
+        try:
+            return future.result(TIMEOUT_S * 2)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                raise _TopicExistsError from error
+            if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise ConfigurationError(f"There is no topic {topic!r}") from error
+            if error.args[0].retriable() or code in _NO_ANSWER:
+                raise UnavailableError(
+                    f"Kafka at {self._servers} did not answer: {error.args[0].str()}"
+                ) from error
+            raise ConfigurationError(f"Kafka refused {topic!r}: {error.args[0].str()}") from error
+        except TimeoutError as error:
+            raise UnavailableError(f"Kafka at {self._servers} did not answer in time") from error
+
+
+_NO_ANSWER = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError.REQUEST_TIMED_OUT,
+}
+
+
+class _TopicExistsError(Exception):
+    """Not an error for `ensure`."""

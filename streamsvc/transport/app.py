@@ -1,0 +1,135 @@
+"""The Faust app that every worker is built on, and how it is run.
+
+app = create_app(settings, "my-group")
+topic = chunk_topic(app, "payments")
+
+@app.agent(topic)
+async def work(stream): ...
+
+asyncio.run(serve(app))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+import faust
+from faust.tables import TableManager
+
+from streamsvc.errors import StreamsvcError, UnavailableError
+from streamsvc.settings import Settings
+from streamsvc.transport.faust_transport import ResumeHook, Transport
+from streamsvc.transport.kafka_config import broker_urls, faust_credentials
+
+__all__ = ["StreamApp", "create_app", "serve"]
+
+COMMIT_INTERVAL_S = 0.2  # a worker that is killed repeats at most what it read in this time
+MAX_PARTITION_FETCH_BYTES = 4 << 20
+
+
+class _Tables(TableManager):
+    """Faust waits a second here for tables to register themselves; we have none."""
+
+    async def on_start(self) -> None:
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+
+class StreamApp(faust.App):
+    """A Faust app on the chunked transport."""
+
+    resume_from: ResumeHook | None = None
+    """Awaited after every rebalance, while nothing is fetched and heartbeats go on, with all chunk
+    partitions assigned. The offsets that it returns win over those of the consumer group."""
+
+    transport_class: type[Transport] = Transport
+
+    def _new_transport(self) -> Transport:
+        # By class rather than by URL, so that it works from a checkout that is not installed.
+        return self.transport_class(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Transport:
+        return self.transport_class(self.conf.broker_producer, self)
+
+    def _create_directories(self) -> None:
+        """Nothing of ours is kept in Faust's data directory."""
+
+
+def create_app(
+    settings: Settings,
+    app_id: str,
+    *,
+    instance_id: str | None = None,
+    transport: type[Transport] = Transport,
+) -> StreamApp:
+    """A Faust app whose id is the consumer group `app_id`.
+
+    `instance_id` makes it a static member of the group: a restart within the session timeout moves
+    no partition, and a stop hands none over before that. An agent that raises stops the app: it
+    left a chunk undone, and going on would skip it.
+    """
+    session_s = settings.session_timeout_ms / 1000
+    app = StreamApp(
+        app_id,
+        broker=broker_urls(settings),
+        broker_credentials=faust_credentials(settings),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=settings.heartbeat_interval_ms / 1000,
+        broker_request_timeout=max(90.0, session_s),
+        broker_rebalance_timeout=60.0,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_client_id=f"streamsvc-{app_id}",
+        consumer_group_instance_id=instance_id or "",
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=MAX_PARTITION_FETCH_BYTES,
+        key_serializer="raw",
+        value_serializer="raw",
+        store="memory://",
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        agent_supervisor="mode.supervisors.CrashingSupervisor",
+        TableManager=_Tables,
+    )
+    app.transport_class = transport
+    return app
+
+
+async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
+    """Runs a Faust app until SIGTERM or SIGINT, or until `stop` is set; then stops it cleanly.
+
+    Faust's own worker would take over logging, signals and the exit code. Raises what crashed the
+    app: StreamsvcErrors as they are, anything else as UnavailableError.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app.loop = loop
+    waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_crashed(app))]
+    try:
+        starting = asyncio.ensure_future(app.maybe_start())
+        await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await app.stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    reason = app.crash_reason
+    if isinstance(reason, StreamsvcError):
+        raise reason
+    if reason is not None:
+        raise UnavailableError(f"The worker stopped: {reason!r}") from reason
+
+
+async def _crashed(app: Any) -> None:
+    await app._crashed.wait()

@@ -1,0 +1,327 @@
+"""Faust on Kafka in chunks: the transport behind `streamsvc://`.
+
+Chunk topics and ordinary topics may live in one app. What differs from Faust's own aiokafka
+transport, and why:
+
+- Records that were fetched are never dropped on the floor. Stock Faust forgets a fetch that
+  arrives while a rebalance has stopped the flow, and seeks back only where an offset above 0 was
+  committed. Here such a fetch waits, and counts only if no seek came after it (`Fetch.epoch`).
+- Every assignment ends in an explicit seek of every partition, so that the first offset is known
+  and the ledger can insist that nothing is missing.
+- Acknowledgements of chunks live in the ledger, never in Faust's list of bare offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import structlog
+from aiokafka.structs import TopicPartition
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as stock
+from faust.types import TP
+
+from streamsvc.errors import ConfigurationError
+from streamsvc.transport import columnar_fetch
+from streamsvc.transport.chunk import Chunk
+from streamsvc.transport.chunks import ChunkMessage, ChunkSchema
+from streamsvc.transport.columnar_fetch import Columnar
+from streamsvc.transport.ledger import Ledger, Slot
+
+__all__ = ["Consumer", "ConsumerThread", "ResumeHook", "Transport"]
+
+log = structlog.get_logger(__name__)
+
+ResumeHook: TypeAlias = Callable[[frozenset[TP]], Awaitable[Mapping[TP, int]]]
+
+
+class Fetch(dict[Any, list[Any]]):
+    """Partition -> chunks or records, and the number of seeks that came before this fetch."""
+
+    epoch = -1
+
+
+class ConsumerThread(stock.AIOKafkaConsumerThread):
+    """The thread that owns the aiokafka consumer. Only this thread changes `epoch`."""
+
+    epoch = 0
+
+    def _create_worker_consumer(self, transport: Transport) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # AIOKafkaConsumer only stores these until its start() builds the fetcher from them.
+        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
+        consumer._fetch_min_bytes = transport.fetch_min_bytes
+        consumer._isolation_level = transport.isolation_level
+        if transport.columnar:
+            columnar_fetch.install()
+            consumer._value_deserializer = self.consumer.columnar
+        return consumer
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Fetch:
+        fetch = Fetch(await super()._fetch_records(*args, **kwargs))
+        # No await lies between taking the records and here: a seek is either before both or after.
+        fetch.epoch = self.epoch
+        return fetch
+
+    async def positions(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int | None]]:
+        """Where each partition goes on by the group's word, and the committed offset or None."""
+        return await self.call_thread(self._positions, [TopicPartition(*tp) for tp in tps])
+
+    async def _positions(self, tps: list[Any]) -> dict[TP, tuple[int, int | None]]:
+        consumer = self._ensure_consumer()
+        found = await consumer._coordinator.fetch_committed_offsets(tps)
+        committed = {tp: found[tp].offset for tp in tps if tp in found and found[tp].offset >= 0}
+        rest = [tp for tp in tps if tp not in committed]
+        reset = {}
+        if rest and consumer._auto_offset_reset == "latest":
+            reset = await consumer.end_offsets(rest)
+        elif rest:
+            reset = await consumer.beginning_offsets(rest)
+        return {
+            ensure_TP(tp): (committed[tp] if tp in committed else reset[tp], committed.get(tp))
+            for tp in tps
+        }
+
+    async def seek_all(self, positions: Mapping[TP, int]) -> int:
+        """Seeks these partitions at once; returns the epoch of fetches that come after."""
+        return await self.call_thread(self._seek_all, positions)
+
+    async def _seek_all(self, positions: Mapping[TP, int]) -> int:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        self.epoch += 1
+        for tp, offset in positions.items():
+            target = TopicPartition(*tp)
+            if target in assigned:
+                consumer.seek(target, offset)
+        return self.epoch
+
+    def wake(self) -> None:
+        """Lets a waiting fetch look again, because a partition became active (from any thread)."""
+        self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        fetcher = self._ensure_consumer()._fetcher
+        for waiter in list(fetcher._fetch_waiters):
+            fetcher._notify(waiter)
+
+
+class Consumer(stock.Consumer):
+    """Delivers chunks for chunk topics and messages for all others."""
+
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.ledger = Ledger()
+        self._epoch = -1
+        self._resume: tuple[int, Mapping[TP, int]] | None = None
+        self._seeking = asyncio.Lock()
+        self._active_changed = asyncio.Event()
+        super().__init__(*args, **kwargs)
+        self.columnar = Columnar(frozenset(), self.transport.max_chunk_records)
+        self.app.on_rebalance_complete.connect(self._on_rebalance_complete)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # --- which topics are chunked ----------------------------------------------------------
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Notes which topics are chunked before any of them can be fetched."""
+        chunked: set[str] = set()
+        plain: set[str] = set()
+        for channel in self.app.topics:
+            names = chunked if isinstance(channel.schema, ChunkSchema) else plain
+            names.update(channel.topics)
+        if both := chunked & plain:
+            raise ConfigurationError(
+                f"Topics {sorted(both)} are declared both with chunk_topic() and with app.topic(); "
+                "an app can read a topic one way only"
+            )
+        self.columnar.topics = frozenset(chunked)
+        await super().subscribe(topics)
+
+    def _chunked(self, tp: TP) -> bool:
+        return self.columnar.covers(tp.topic)
+
+    # --- fetching ---------------------------------------------------------------------------
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """One fetch as messages. What a seek has overtaken is left out; nothing else is."""
+        fetch, _ = await self._wait_next_records(timeout)
+        if fetch is None or self.should_stop:
+            return
+        async with self._seeking:  # a seek that is under way settles what the epoch is
+            pass
+        for tp, record in self.scheduler.iterate(fetch):
+            if not self.flow_active:
+                await self.wait(self.can_resume_flow)
+            if self.should_stop or fetch.epoch != self._epoch:
+                return
+            if not self._chunked(tp):
+                yield tp, self._to_message(tp, record)
+                continue
+            slot = self.ledger.deliver(tp, record.first_offset, record.next_offset)
+            if len(record):
+                yield tp, self._chunk_message(ensure_TP(tp), record, slot)
+            else:
+                slot.ack()  # transaction markers, aborted or compacted records only
+
+    def _chunk_message(self, tp: TP, chunk: Chunk, slot: Slot) -> ChunkMessage:
+        generation = self.app.consumer_generation_id
+        chunk.generation = generation
+        return ChunkMessage(
+            slot,
+            tp.topic,
+            tp.partition,
+            chunk.next_offset - 1,
+            int(chunk.timestamps[-1]) / 1000.0,
+            0,
+            None,
+            None,
+            chunk,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Fetch:
+        fetch: Fetch = await super()._getmany(active_partitions, timeout)
+        if not self.transport.columnar:
+            for tp, records in fetch.items():
+                if records and self._chunked(tp):
+                    fetch[tp] = [self._public_chunk(tp, records)]
+        return fetch
+
+    def _public_chunk(self, tp: TP, records: list[Any]) -> Chunk:
+        """Without the columnar fetcher nobody tells where a hole ends: the next record does."""
+        expected = self.ledger.expected(tp)
+        first = records[0].offset
+        if expected is not None:
+            first = min(first, expected)
+        after = records[-1].offset + 1
+        return columnar_fetch.chunk_of_records(tp.topic, tp.partition, records, first, after)
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Fetch | None, Any]:
+        if self.flow_active and not self._get_active_partitions():
+            # Every buffer is full. Stock Faust sleeps a whole second here.
+            self._active_changed.clear()
+            waits = asyncio.wait_for(self._active_changed.wait(), timeout)
+            try:
+                await waits
+            except TimeoutError:
+                return None, None
+        records, active = await super()._wait_next_records(timeout)
+        return (records if isinstance(records, Fetch) else None), active
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """The buffer of a partition has room again: take it up at once, not after a timeout."""
+        buffered = tp in self._buffered_partitions
+        super().on_buffer_drop(tp)
+        if buffered:
+            self._active_changed.set()
+            self._thread.wake()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """As `on_buffer_drop`, for partitions that were paused."""
+        super().resume_partitions(tps)
+        self._active_changed.set()
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if not self._chunked(tp):
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    # --- acknowledging and committing -------------------------------------------------------
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        for tp in super()._filter_tps_with_pending_acks(topics):
+            if not self._chunked(tp):
+                yield tp
+        for tp in self.ledger.partitions():
+            if topics is None or tp in topics or tp[0] in topics:
+                yield TP(*tp)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        if not self._chunked(tp):
+            return super()._new_offset(tp)
+        # Faust's compiled streams note acknowledged offsets here as well; not ours to use.
+        self._acked.pop(tp, None)
+        self._acked_index.pop(tp, None)
+        return self.ledger.committable(tp)
+
+    # --- rebalance ----------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Commits what is done, and voids what is in flight. Aiokafka always revokes everything."""
+        await super().on_partitions_revoked(revoked)
+        if not self.should_stop:
+            await self.commit()
+        self.ledger.drop()
+        self._buffered_partitions.clear()
+        self._resume = None
+        self._epoch = -1
+
+    async def _on_rebalance_complete(self, *args: Any, **kwargs: Any) -> None:
+        hook: ResumeHook | None = getattr(self.app, "resume_from", None)
+        if hook is None:
+            return
+        generation = self.app.consumer_generation_id
+        tps = frozenset(tp for tp in self.assignment() if self._chunked(tp))
+        try:
+            offsets = await hook(tps)
+        except Exception as error:
+            log.error("resume_failed", error=str(error))
+            await self.app.crash(error)
+            raise
+        if generation == self.app.consumer_generation_id:
+            self._resume = (generation, {ensure_TP(tp): at for tp, at in offsets.items()})
+
+    async def perform_seek(self) -> None:
+        """Seeks every assigned partition: to where the resume hook said, else the group's offset.
+
+        Without either, to the start (or end, by `consumer_auto_offset_reset`) as a number, so that
+        the first chunk's offset can be checked too.
+        """
+        async with self._seeking:
+            tps = self.assignment()
+            known = await self._thread.positions(tps)
+            positions = {tp: at for tp, (at, _) in known.items()}
+            if self._resume is not None and self._resume[0] == self.app.consumer_generation_id:
+                positions.update({tp: at for tp, at in self._resume[1].items() if tp in tps})
+            epoch = await self._thread.seek_all(positions)
+            self._note_positions(positions, known)
+            self._epoch = epoch
+
+    def _note_positions(
+        self, positions: Mapping[TP, int], known: Mapping[TP, tuple[int, int | None]]
+    ) -> None:
+        self.ledger.start({tp: at for tp, at in positions.items() if self._chunked(tp)})
+        for tp, at in positions.items():
+            committed = known[tp][1]
+            self._read_offset[tp] = at or None
+            self._committed_offset[tp] = committed or None
+            self._acked.pop(tp, None)
+            self._acked_index.pop(tp, None)
+
+
+class Transport(stock.Transport):
+    """Faust's aiokafka transport with chunks. Attributes are settings of a subclass."""
+
+    Consumer: ClassVar[type[Consumer]] = Consumer
+    driver_version = stock.Transport.driver_version + " (chunked)"
+
+    columnar: ClassVar[bool] = True
+    """Whether chunks come from the columnar fetcher, or from public ConsumerRecords (slower)."""
+    max_chunk_records: ClassVar[int] = columnar_fetch.MAX_RECORDS
+    """Most records in a chunk."""
+    fetch_max_wait_ms: ClassVar[int] = 100
+    """Milliseconds that the broker may hold an empty fetch. It also bounds how long a partition
+    that was left out of that fetch has to wait for the next one."""
+    fetch_min_bytes: ClassVar[int] = 1
+    """Bytes that the broker waits for; 1 answers as soon as there is anything."""
+    isolation_level: ClassVar[str] = "read_committed"
+    """Records of aborted transactions never reach an agent."""

@@ -1,0 +1,173 @@
+"""Producing whole batches, in order, and never past a failure.
+
+Per partition one batch is on its way at a time, and what is sent meanwhile is gathered for the
+next: under load batches grow by themselves. It also makes a promise that a deeper pipeline cannot:
+once a delivery has failed, nothing that was sent to that partition later has been delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from streamsvc.errors import IntegrityError, UnavailableError
+from streamsvc.settings import Settings
+from streamsvc.transport.kafka_config import aiokafka_config
+
+__all__ = ["BatchProducer", "Record"]
+
+Record: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
+"""Key, value, headers."""
+
+BATCH_BYTES = 900_000  # below the 1 MiB that a topic accepts unless told otherwise
+REQUEST_BYTES = 12 << 20  # one record may be a whole columnar chunk
+PENDING_BYTES = 64 << 20
+
+
+class _Send:
+    """One call of `send`: which of its records are still to go."""
+
+    __slots__ = ("future", "next", "records", "size")
+
+    def __init__(self, records: Sequence[Record], future: asyncio.Future[int]) -> None:
+        self.records = records
+        self.future = future
+        self.next = 0
+        self.size = sum(len(k or b"") + len(v or b"") + 32 for k, v, _ in records)
+
+
+class BatchProducer:
+    """An idempotent producer of batches (`acks=all`).
+
+    `on_failure` is called once, with the error, when a delivery fails for good. From then on every
+    send to that partition raises IntegrityError.
+    """
+
+    def __init__(
+        self, settings: Settings, on_failure: Callable[[Exception], None] | None = None
+    ) -> None:
+        self._settings = settings
+        self._on_failure = on_failure
+        self._producer: Any = None
+        self._lanes: dict[tuple[str, int], deque[_Send]] = {}
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._failed: dict[tuple[str, int], Exception] = {}
+        self._pending = 0
+        self._room = asyncio.Condition()
+
+    async def start(self) -> None:
+        """Connects. Raises UnavailableError if no broker answers."""
+        producer = AIOKafkaProducer(
+            **aiokafka_config(self._settings),
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=REQUEST_BYTES,
+        )
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await producer.stop()
+            raise UnavailableError(
+                f"No Kafka broker answers at {self._settings.kafka_bootstrap_servers}: {error}"
+            ) from error
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Waits for everything that was sent, then disconnects."""
+        if self._producer is None:
+            return
+        await asyncio.gather(*self._tasks.values())
+        await self._producer.stop()
+        self._producer = None
+
+    async def send(
+        self, topic: str, partition: int, records: Sequence[Record]
+    ) -> Awaitable[int | None]:
+        """Queues records; returns a future of the last one's offset, done when all are replicated.
+
+        Records of one partition arrive in the order of the calls. Waits while too much is under
+        way. Raises IntegrityError if a delivery to this partition has failed; so does the future.
+        """
+        lane = (topic, partition)
+        async with self._room:
+            await self._room.wait_for(lambda: self._pending < PENDING_BYTES)
+        if error := self._failed.get(lane):
+            raise IntegrityError(
+                f"A delivery to {topic}/{partition} failed ({error}); nothing may follow it. "
+                "Restart the worker."
+            ) from error
+        if self._producer is None:
+            raise UnavailableError("The producer is not running")
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        if not records:
+            future.set_result(None)
+            return future
+        send = _Send(records, future)  # type: ignore[arg-type]
+        self._pending += send.size
+        self._lanes.setdefault(lane, deque()).append(send)
+        if lane not in self._tasks:
+            task = asyncio.create_task(self._run(lane))
+            self._tasks[lane] = task
+        return future
+
+    async def _run(self, lane: tuple[str, int]) -> None:
+        """Sends what waits for one partition, batch after batch, until nothing does."""
+        queue = self._lanes[lane]
+        try:
+            while queue:
+                await self._send_batch(lane, queue)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is fatal to the partition
+            self._fail(lane, queue, error)
+        finally:
+            del self._tasks[lane]
+            async with self._room:
+                self._room.notify_all()
+
+    async def _send_batch(self, lane: tuple[str, int], queue: deque[_Send]) -> None:
+        batch = self._producer.create_batch()
+        complete: list[tuple[_Send, int]] = []  # and the position of its last record in the batch
+        open_ = deque(queue)
+        while open_:
+            send = open_[0]
+            records, i = send.records, send.next
+            while i < len(records):
+                key, value, headers = records[i]
+                if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                    break
+                i += 1
+            send.next = i
+            if i < len(records):
+                break
+            complete.append((open_.popleft(), batch.record_count() - 1))
+        batch.close()
+        topic, partition = lane
+        sent = await self._producer.send_batch(batch, topic, partition=partition)
+        metadata = await sent
+        for send, at in complete:
+            queue.popleft()
+            self._pending -= send.size
+            if not send.future.done():
+                send.future.set_result(metadata.offset + at)
+        if complete:
+            async with self._room:
+                self._room.notify_all()
+
+    def _fail(self, lane: tuple[str, int], queue: deque[_Send], error: Exception) -> None:
+        self._failed[lane] = error
+        topic, partition = lane
+        for send in queue:
+            self._pending -= send.size
+            if not send.future.done():
+                send.future.set_exception(
+                    IntegrityError(f"Delivery to {topic}/{partition} failed: {error}")
+                )
+                send.future.exception()  # retrieved: a caller that does not wait is told below
+        queue.clear()
+        if self._on_failure is not None:
+            self._on_failure(error)

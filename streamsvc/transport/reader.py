@@ -1,0 +1,108 @@
+"""Reading a topic to its end, as chunks: how state is restored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streamsvc.errors import IntegrityError, UnavailableError
+from streamsvc.settings import Settings
+from streamsvc.transport.chunk import Chunk
+from streamsvc.transport.columnar_fetch import Columnar, install
+from streamsvc.transport.kafka_config import aiokafka_config
+
+__all__ = ["EARLIEST", "read_to_end"]
+
+EARLIEST = -2
+MAX_PARTITION_FETCH_BYTES = 8 << 20
+
+
+async def read_to_end(
+    settings: Settings, topic: str, starts: Mapping[int, int]
+) -> AsyncIterator[Chunk]:
+    """Chunks of the partitions in `starts`, each from its offset to the end as of this call.
+
+    An offset of EARLIEST, or one whose records were trimmed, starts at the first that is there.
+    Aborted transactions are left out; a chunk may have no record. Partitions interleave, and each
+    is in order. Raises IntegrityError if a partition ends before its start (the topic was made
+    anew), UnavailableError if Kafka does not answer.
+    """
+    install()
+    consumer = AIOKafkaConsumer(
+        **aiokafka_config(settings),
+        value_deserializer=Columnar(),
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
+    )
+    try:
+        await consumer.start()
+        ends = await _assign(consumer, topic, starts)
+        while ends:
+            fetched = await consumer.getmany(timeout_ms=1_000)
+            for tp, chunks in fetched.items():
+                for chunk in chunks:
+                    end = ends.get(tp)
+                    if end is None:
+                        break
+                    if chunk.next_offset >= end:
+                        del ends[tp]
+                        consumer.pause(tp)
+                    yield _until(chunk, end)
+    except KafkaError as error:
+        raise UnavailableError(f"Cannot read {topic!r} to its end: {error!r}") from error
+    finally:
+        await consumer.stop()
+
+
+async def _assign(
+    consumer: AIOKafkaConsumer, topic: str, starts: Mapping[int, int]
+) -> dict[TopicPartition, int]:
+    """Seeks the partitions that have something to read; returns where they end."""
+    tps = [TopicPartition(topic, partition) for partition in starts]
+    if not tps:
+        return {}
+    first = await consumer.beginning_offsets(tps)
+    ends = await consumer.end_offsets(tps)
+    positions = {}
+    for tp in tps:
+        start = starts[tp.partition]
+        if start > ends[tp]:
+            raise IntegrityError(
+                f"{topic}/{tp.partition} ends at offset {ends[tp]}, before {start} where it was "
+                "left: the topic was made anew or lost its end. Rebuild the state that was made "
+                "from it."
+            )
+        positions[tp] = max(start, first[tp])
+    unread = {tp: end for tp, end in ends.items() if positions[tp] < end}
+    consumer.assign(list(unread))
+    for tp in unread:
+        consumer.seek(tp, positions[tp])
+    return unread
+
+
+def _until(chunk: Chunk, end: int) -> Chunk:
+    """The chunk without what was appended after the end was taken."""
+    if chunk.next_offset <= end:
+        return chunk
+    n = int(np.searchsorted(chunk.offsets, end))
+    return Chunk(
+        chunk.topic,
+        chunk.partition,
+        chunk.data,
+        offsets=chunk.offsets[:n],
+        timestamps=chunk.timestamps[:n],
+        key_start=chunk.key_start[:n],
+        key_end=chunk.key_end[:n],
+        value_start=chunk.value_start[:n],
+        value_end=chunk.value_end[:n],
+        header_start=chunk.header_start[:n],
+        header_end=chunk.header_end[:n],
+        first_offset=chunk.first_offset,
+        next_offset=end,
+    )
