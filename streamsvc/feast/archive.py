@@ -5,7 +5,7 @@ happened, not when it became known: every archived event counts from its event t
 late. For a stream in event-time order within its partitions that is exactly what was served; where
 events arrived out of order, the stream may have counted one later, or refused it as late.
 
-Events without an event time, or with one that a stream refuses too, are left out. Ties of event
+Events that a stream would refuse for a null or an impossible event time are left out. Ties of event
 time are in the order of the files.
 """
 
@@ -42,7 +42,7 @@ class Archive:
 
 
 def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archive:
-    """The archived events of a source up to and including an instant, with these fields.
+    """The archived events of a source up to and including an instant, with at least these fields.
 
     Raises ConfigurationError where there is no archive, a column is missing, or one does not hold
     what the source's schema declares.
@@ -53,11 +53,11 @@ def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archiv
             "the same raw events"
         )
     declared = {field.name: field for field in source.schema.fields}
-    chosen = [declared[name] for name in dict.fromkeys(fields)]
+    wanted = set(fields)
+    # Whether a field that may not be null is null decides whether the event counts at all.
+    chosen = [f for f in source.schema.fields if f.name in wanted or not f.nullable]
     time_name = source.archive_timestamp_field or source.schema.timestamp_field
-    time_path = (time_name,)
-    if time_name in declared:
-        time_path = declared[time_name].path
+    time_path = declared[time_name].path if time_name in declared else (time_name,)
     dataset = _open(source)
     roots = {field.path[0] for field in chosen} | {field.name for field in chosen}
     roots |= {time_path[0], time_name}
@@ -73,7 +73,9 @@ def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archiv
             what = f"{source.archive_path}: column {field.name!r}"
             found = _find(source, table, field.name, field.path)
             columns[field.name] = column_from_arrow(found, field.type, what)
-    return Archive(columns, times.values, np.flatnonzero(counted))
+        if not field.nullable:
+            counted &= columns[field.name].valid
+    return Archive(columns, times.values.astype(np.int64), np.flatnonzero(counted))
 
 
 def _open(source: Source) -> Any:
@@ -129,10 +131,11 @@ def _time_column(source: Source, field: EventField, times: NumericColumn) -> Col
     if field.type == "string":
         stamps = pa.array(ms).cast(pa.timestamp("ms"))
         text = pc.strftime(stamps, format="%Y-%m-%dT%H:%M:%SZ")
-        column = column_from_arrow(text, "string", field.name)
-        return type(column)(column.data, column.start, column.end, times.valid)  # type: ignore
+        return column_from_arrow(
+            pc.if_else(pa.array(times.valid), text, None), "string", field.name
+        )
     per_second = _PER_SECOND[str(source.schema.time_unit)]
     if field.type == "float64":
-        return NumericColumn(ms * (per_second / 1_000), times.valid)
+        return NumericColumn(ms.astype(np.float64) * (per_second / 1_000), times.valid)
     scaled = ms * (per_second // 1_000) if per_second >= 1_000 else ms // 1_000
     return NumericColumn(scaled, times.valid)
