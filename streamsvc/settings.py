@@ -21,7 +21,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streamsvc.errors import ConfigurationError
 
-__all__ = ["ENDPOINTS_FILE", "ENV_PREFIX", "TOML_FILE", "Settings", "load_settings"]
+__all__ = [
+    "DATA_DIR",
+    "ENDPOINTS_FILE",
+    "ENV_PREFIX",
+    "TOML_FILE",
+    "Settings",
+    "explicit_settings",
+    "load_settings",
+]
 
 ENV_PREFIX = "STREAMSVC_"
 TOML_FILE = "streamsvc.toml"
@@ -160,6 +168,15 @@ def load_settings(repo: Path | None = None, **overrides: Any) -> Settings:
             where = f"{key} (from {origin.get(key, 'defaults')}): " if key else ""
             lines.append(f"{where}{item['msg'].removeprefix('Value error, ')}")
         raise ConfigurationError("Bad setting: " + "; ".join(lines)) from error
+
+
+def explicit_settings(repo: Path) -> dict[str, str]:
+    """What somebody set on purpose for this repo, in `streamsvc.toml` or the environment, as text.
+
+    A server whose address is among them exists already: the local stack leaves it alone.
+    """
+    found = {**_read_toml(repo / TOML_FILE), **_read_environment(os.environ)}
+    return {key: str(value) for key, value in found.items()}
 
 
 def _unknown(key: str, origin: str, known: set[str]) -> str:
