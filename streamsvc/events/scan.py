@@ -1,0 +1,260 @@
+"""The compiled scan: ordinary JSON records → columns, straight from the raw bytes.
+
+It takes objects whose unknown fields are strings, numbers, true, false or null, in any order and
+with any white space. It leaves a record alone (and the general decoder reads it) as soon as
+anything is out of the ordinary: an escape, a key that stands twice, an unknown object or array, a
+number with more than 18 digits or whose rounding it cannot prove, a value of another type than the
+field's, a required field that is missing, or JSON that is not valid. So it never rejects, and what
+it takes is what the general decoder would have given.
+
+Keys mostly come in the order of the record before, so that each is first compared with the one that
+stood in its place there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from streamsvc.columns import F64, I64, U8, Bools, BytesColumn
+from streamsvc.events.fields import BOOL, FLOAT, INT, OBJECT, STRING, Builder, FieldTree
+from streamsvc.events.floats import to_double
+from streamsvc.events.tokens import (
+    NOT_A_NUMBER,
+    WHOLE,
+    literal,
+    match,
+    number,
+    skip_space,
+    string_end,
+)
+
+__all__ = ["scan"]
+
+_HINTS: Final = 256
+_INT64_LIMIT: Final = 2.0**63
+
+
+def scan(tree: FieldTree, builder: Builder, values: BytesColumn, rows: Bools) -> Bools:
+    """Fill the columns for those of `rows` that are ordinary; returns which they were, shape (n,).
+
+    A row that is left alone may hold parts of its record.
+    """
+    # One compiled form for chunks that may be written to and chunks that may not.
+    data = np.ascontiguousarray(values.data).view()
+    data.flags.writeable = False
+    done = np.zeros(len(rows), np.bool_)
+    _scan(
+        data,
+        values.start,
+        values.end,
+        rows,
+        tree.first,
+        tree.keys.view(),
+        tree.key_start,
+        tree.key_end,
+        tree.kind,
+        tree.field,
+        tree.slot,
+        tree.required,
+        tree.n_required,
+        tree.depth,
+        builder.words,
+        builder.floats,
+        builder.valid,
+        done,
+    )
+    return done
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scan(
+    a: U8,
+    start: I64,
+    end: I64,
+    rows: Bools,
+    first: I64,
+    keys: U8,
+    key_start: I64,
+    key_end: I64,
+    kind: I64,
+    field: I64,
+    slot: I64,
+    required: Bools,
+    n_required: int,
+    depth: int,
+    words: I64,
+    floats: F64,
+    valid: NDArray[np.bool_],
+    done: Bools,
+) -> None:
+    hints = np.full(_HINTS, -1, np.int64)
+    seen = np.full(len(kind), -1, np.int64)
+    stack = np.zeros(depth + 1, np.int64)
+    for i in range(len(rows)):
+        if rows[i]:
+            done[i] = _record(
+                a,
+                start[i],
+                end[i],
+                i,
+                first,
+                keys,
+                key_start,
+                key_end,
+                kind,
+                field,
+                slot,
+                required,
+                n_required,
+                words,
+                floats,
+                valid,
+                hints,
+                seen,
+                stack,
+            )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _record(  # noqa: PLR0911, PLR0912, PLR0915 - one automaton, compiled as a whole
+    a: U8,
+    p: int,
+    e: int,
+    i: int,
+    first: I64,
+    keys: U8,
+    key_start: I64,
+    key_end: I64,
+    kind: I64,
+    field: I64,
+    slot: I64,
+    required: Bools,
+    n_required: int,
+    words: I64,
+    floats: F64,
+    valid: NDArray[np.bool_],
+    hints: I64,
+    seen: I64,
+    stack: I64,
+) -> bool:
+    """One record. `seen[entry]` is the last row that had that key."""
+    node = level = n_keys = n_found = 0
+    p = skip_space(a, p, e)
+    if p >= e or a[p] != 123:
+        return False
+    p += 1
+    after_value = False  # else just behind a "{"
+    while True:
+        p = skip_space(a, p, e)
+        if p >= e:
+            return False
+        if a[p] == 125:
+            p += 1
+            if level == 0:
+                return n_found == n_required and skip_space(a, p, e) == e
+            level -= 1
+            node = stack[level]
+            after_value = True
+            continue
+        if after_value:
+            if a[p] != 44:
+                return False
+            p = skip_space(a, p + 1, e)
+        if p >= e or a[p] != 34:
+            return False
+        # The key: the one that stood here in the record before, or else any of this object.
+        p += 1
+        entry = hints[n_keys] if n_keys < _HINTS else -1
+        q = -1
+        if first[node] <= entry < first[node + 1]:
+            q = match(a, p, e, keys, key_start[entry], key_end[entry])
+        if q < 0:
+            q = string_end(a, p, e)
+            if q < 0:
+                return False
+            entry = -1
+            for k in range(first[node], first[node + 1]):
+                if match(a, p, q + 1, keys, key_start[k], key_end[k]) >= 0:
+                    entry = k
+                    break
+            if n_keys < _HINTS:
+                hints[n_keys] = entry
+        n_keys += 1
+        p = skip_space(a, q + 1, e)
+        if p >= e or a[p] != 58:
+            return False
+        p = skip_space(a, p + 1, e)
+        if p >= e:
+            return False
+        wanted = -1  # any
+        if entry >= 0:
+            if seen[entry] == i:
+                return False
+            seen[entry] = i
+            wanted = kind[entry]
+        c = a[p]
+        after_value = True
+        if c == 123:
+            if wanted != OBJECT:
+                return False
+            stack[level] = node
+            level += 1
+            node = field[entry]
+            p += 1
+            after_value = False
+            continue
+        if c == 110:
+            p = literal(a, p, e, 110, 117, 108, 108)
+            if p < 0:
+                return False
+            continue
+        if c == 34:
+            if wanted >= 0 and wanted != STRING:
+                return False
+            q = string_end(a, p + 1, e)
+            if q < 0:
+                return False
+            if wanted >= 0:
+                words[slot[entry], i] = p + 1
+                words[slot[entry] + 1, i] = q
+            p = q + 1
+        elif c in (116, 102):
+            if wanted >= 0 and wanted != BOOL:
+                return False
+            if c == 116:
+                p = literal(a, p, e, 116, 114, 117, 101)
+            else:
+                p = literal(a, p + 1, e, 97, 108, 115, 101)
+            if p < 0:
+                return False
+            if wanted >= 0:
+                words[slot[entry], i] = c == 116
+        else:
+            if wanted not in (-1, INT, FLOAT):
+                return False
+            p, token, significand, power = number(a, p, e)
+            if token == NOT_A_NUMBER:
+                return False
+            if token == WHOLE and wanted == INT:
+                words[slot[entry], i] = -significand if c == 45 else significand
+            else:
+                value, proven = to_double(significand, power)
+                if not proven:
+                    return False
+                # "-0" is the integer 0, "-0.0" is not.
+                if c == 45 and not (token == WHOLE and significand == 0):
+                    value = -value
+                if wanted == FLOAT:
+                    floats[slot[entry], i] = value
+                elif wanted == INT:
+                    if not (abs(value) < _INT64_LIMIT and value == np.floor(value)):
+                        return False
+                    words[slot[entry], i] = np.int64(value)
+        if wanted >= 0:
+            valid[field[entry], i] = True
+            if required[entry]:
+                n_found += 1

@@ -1,0 +1,116 @@
+"""A KafkaSource's `schema_json` → EventSchema.
+
+Two notations are read: Spark DDL text (`ddl`) and JSON Schema (`json_schema`). Text that starts
+with "{" is JSON Schema.
+
+The timestamp field decides how event times are written. Declared as text (`string`, `date`,
+`timestamp`) it holds ISO-8601; declared as a number it needs the unit in the source's tag
+`streamsvc.time_unit`. With that tag, a field declared `timestamp` holds numbers too. A record
+without an event time is not an event, so the timestamp field is never nullable.
+
+>>> schema = parse_schema("user_id bigint, ts timestamp", "ts", None)
+>>> [f.name for f in schema.fields], schema.time_unit
+(['user_id', 'ts'], None)
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, cast, get_args
+
+from streamsvc.definitions.plan import EventField, EventSchema, FieldType, TimeUnit
+from streamsvc.errors import DefinitionError
+from streamsvc.events.ddl import parse_ddl, timestamp_fields
+from streamsvc.events.json_schema import parse_json_schema
+
+__all__ = ["parse_schema"]
+
+_UNITS: Final[tuple[str, ...]] = get_args(TimeUnit)
+_ISO: Final = "iso8601"
+
+
+def parse_schema(schema_json: str, timestamp_field: str, time_unit: str | None) -> EventSchema:
+    """The event schema that `schema_json` describes.
+
+    `timestamp_field` is the dotted path of the event time; `time_unit` is the value of the tag, or
+    None. Raises DefinitionError that lists every mistake, each naming its field.
+    """
+    text = schema_json.strip()
+    if not text:
+        raise DefinitionError(["The schema is empty; give Spark DDL text or a JSON Schema."])
+    if text.startswith("{"):
+        fields = parse_json_schema(_load(text))
+        times: frozenset[str] = frozenset()
+    else:
+        fields = parse_ddl(text)
+        times = timestamp_fields(text)
+    mistakes = [
+        f"Field {name!r} is declared {count} times; a field has one type."
+        for name, count in Counter(field.name for field in fields).items()
+        if count > 1
+    ]
+    by_name = {field.name: field for field in fields}
+    if time_unit is not None and time_unit not in _UNITS:
+        mistakes.append(f"Time unit {time_unit!r} is none of {', '.join(_UNITS)}.")
+    if timestamp_field not in by_name:
+        mistakes.append(
+            f"The timestamp field {timestamp_field!r} is not in the schema; its fields are"
+            f" {', '.join(by_name) or 'none'}."
+        )
+    if mistakes:
+        raise DefinitionError(mistakes)
+    unit = cast("TimeUnit | None", None if time_unit == _ISO else time_unit)
+    declared = by_name[timestamp_field]
+    kind = _time_type(declared, unit, timestamp_field in times)
+    stamped = EventField(declared.name, declared.path, kind, nullable=False)
+    return EventSchema(
+        fields=tuple(stamped if f is declared else f for f in fields),
+        timestamp_field=timestamp_field,
+        time_unit=unit,
+    )
+
+
+def _time_type(declared: EventField, unit: TimeUnit | None, is_timestamp: bool) -> FieldType:
+    """The column type of the event time."""
+    name = declared.name
+    if declared.type == "bool":
+        raise DefinitionError([f"The timestamp field {name!r} is a boolean, which is not a time."])
+    if declared.type == "string":
+        if unit is None:
+            return "string"
+        if not is_timestamp:
+            raise DefinitionError(
+                [
+                    f"The timestamp field {name!r} is text, but the time unit {unit!r} is for"
+                    " numbers; declare the field as a number, or drop the unit."
+                ]
+            )
+        # Seconds are the one unit that is commonly written with a fraction.
+        return "float64" if unit == "s" else "int64"
+    if unit is None:
+        raise DefinitionError(
+            [
+                f"The timestamp field {name!r} is a number without a unit; set the source's tag"
+                " streamsvc.time_unit to s, ms, us or ns."
+            ]
+        )
+    return declared.type
+
+
+def _load(text: str) -> Mapping[str, object]:
+    try:
+        found = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise DefinitionError([f"The schema is not valid JSON: {error}."]) from error
+    return cast("Mapping[str, object]", found)
+
+
+def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        raise DefinitionError(
+            [f"Field {name!r} stands twice in the JSON Schema." for name in repeated]
+        )
+    return dict(pairs)
