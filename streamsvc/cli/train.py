@@ -1,0 +1,172 @@
+"""`streamsvc train`: from labels to a model that the scoring worker can serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamsvc.cli.context import CliContext, cli_context
+
+if TYPE_CHECKING:
+    from streamsvc.models.train import Trained, TrainingJob
+
+__all__ = ["train"]
+
+_SHOWN_FEATURES = 10
+
+
+def train(
+    ctx: typer.Context,
+    service: Annotated[str, typer.Argument(help="The FeatureService whose features are read.")],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Parquet or CSV: entity keys, event_timestamp, request fields and the label. "
+            "Relative to the repo directory.",
+        ),
+    ],
+    label_column: Annotated[
+        str, typer.Option("--label-column", help="0 or 1; rows where it is null are left out.")
+    ] = "late",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Name of the model; that of the route by default.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DATE", help="Use labels before this only.")
+    ] = None,
+    test_from: Annotated[
+        str | None,
+        typer.Option(
+            "--test-from",
+            metavar="DATE",
+            help="Hold out labels from here on; the last tenth of the rows by default.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a model on point-in-time features, publish it, and load it into Triton.
+
+    Features are read through Feast at each label's timestamp. The model is judged on labels later
+    than all it was trained on, and is loaded only if the server answers its golden vectors alike.
+    """
+    context = cli_context(ctx)
+    from streamsvc.models.train import train as run
+
+    repository = context.repo / context.settings.model_repository
+    job = _job(context, service, labels, label_column, model, until, test_from)
+    trained = run(context.repo, repository, job)
+    if not json:
+        _print(trained, context.console)
+    loaded, note = _load(context, trained)
+    if json:
+        context.print_json(_summary(trained, loaded))
+    else:
+        context.console.print(note, highlight=False, markup=False)
+
+
+def _job(
+    context: CliContext,
+    service: str,
+    labels: Path,
+    label_column: str,
+    model: str | None,
+    until: str | None,
+    test_from: str | None,
+) -> TrainingJob:
+    from streamsvc.definitions.registry import load_plan
+    from streamsvc.errors import ConfigurationError
+    from streamsvc.models.train import TrainingJob
+
+    plan = load_plan(context.repo, context.settings.max_future_ms)
+    try:
+        route = plan.service(service).route
+    except KeyError as error:
+        raise ConfigurationError(str(error.args[0])) from error
+    return TrainingJob(
+        service=service,
+        labels=context.repo / labels,
+        label_column=label_column,
+        model=model or (route.model if route else service),
+        threshold=route.threshold if route else 0.5,
+        until_ms=_instant("--until", until),
+        test_from_ms=_instant("--test-from", test_from),
+    )
+
+
+def _instant(option: str, text: str | None) -> int | None:
+    """Milliseconds of an ISO-8601 date or time; UTC unless it says otherwise."""
+    from datetime import UTC, datetime
+
+    from streamsvc.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option} {text!r} is no date; write 2013-10-01") from error
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return int(found.timestamp() * 1_000)
+
+
+def _load(context: CliContext, trained: Trained) -> tuple[bool, str]:
+    """Load the version into Triton and compare its answers; a server that is away is no failure.
+
+    Raises CheckFailedError if the server computes something else.
+    """
+    from streamsvc.models.golden import check_golden
+    from streamsvc.models.triton_control import TritonControl
+
+    card = trained.card
+    if context.settings.model_server == "in-process":
+        return False, "The scoring worker runs the model itself: model_server is in-process."
+    with TritonControl(context.settings) as triton:
+        where = f"Triton at {triton.url}"
+        if not triton.is_live():
+            return False, f"{where} is not there: the scoring worker loads the model when it is."
+        triton.load(card.model)
+        worst = check_golden(card, triton.predictor(card.model, card.version), where)
+    rows = len(card.golden.outputs)
+    return True, f"{where} serves it: {rows} golden vectors agree within {worst:.1g}."
+
+
+def _print(trained: Trained, console: Any) -> None:
+    from rich.table import Table
+
+    card, metrics = trained.card, trained.card.metrics
+    console.print(
+        f"[bold]{card.model}[/bold] version {card.version}: {card.rows:,} rows, "
+        f"{len(card.features)} features, {metrics['rounds']:.0f} rounds",
+        highlight=False,
+    )
+    console.print(
+        f"AUC {metrics['auc']:.4f}, log loss {metrics['log_loss']:.4f} on "
+        f"{metrics['test_rows']:,.0f} later rows ({metrics['positive_share']:.1%} positive)",
+        highlight=False,
+    )
+    table = Table("feature", "share of gain", box=None)
+    ranked = sorted(trained.gain.items(), key=lambda item: -item[1])
+    for name, share in ranked[:_SHOWN_FEATURES]:
+        table.add_row(name, f"{share:.1%}")
+    console.print(table)
+    console.print(str(trained.version_dir), highlight=False, markup=False, soft_wrap=True)
+
+
+def _summary(trained: Trained, loaded: bool) -> dict[str, Any]:
+    card = trained.card
+    return {
+        "model": card.model,
+        "version": card.version,
+        "service": card.service,
+        "rows": card.rows,
+        "features": card.features,
+        "metrics": card.metrics,
+        "gain": trained.gain,
+        "path": str(trained.version_dir),
+        "loaded": loaded,
+    }

@@ -1,0 +1,120 @@
+"""From labels to a model in the repository."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamsvc.errors import ConfigurationError
+from streamsvc.models.artifact import ModelCard
+from streamsvc.models.booster import Fitted, fit
+from streamsvc.models.golden import choose_golden
+from streamsvc.models.histogram import histogram
+from streamsvc.models.metrics import auc, log_loss
+from streamsvc.models.split import Split, split_by_time
+from streamsvc.models.training_data import Examples, read_examples, read_labels
+from streamsvc.models.triton_repository import next_version, publish
+
+__all__ = ["Trained", "TrainingJob", "fit_and_publish", "train"]
+
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What to train. Instants are milliseconds since the epoch."""
+
+    service: str
+    labels: Path
+    label_column: str
+    model: str
+    threshold: float = 0.5
+    until_ms: int | None = None
+    """Labels from this instant on are not used at all."""
+    test_from_ms: int | None = None
+    """Where the held-out part starts; by default it is the last tenth of the rows."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A published version."""
+
+    card: ModelCard
+    version_dir: Path
+    gain: dict[str, float]
+    """Share of the booster's total gain, by feature."""
+
+
+def train(repo: Path, repository: Path, job: TrainingJob) -> Trained:
+    """Compute the features of the labelled rows, fit, judge and publish a new version.
+
+    `repo` is the Feast repo, `repository` Triton's model repository. Raises ConfigurationError for
+    labels, a service or features that cannot be used.
+    """
+    next_version(repository, job.model)  # a bad name should not cost a training first
+    labels = read_labels(job.labels, job.label_column)
+    if job.until_ms is not None:
+        instants = labels["event_timestamp"].dt.as_unit("ms").astype(np.int64)
+        labels = labels[instants < job.until_ms].reset_index(drop=True)
+    if labels.empty:
+        raise ConfigurationError(f"No labelled rows in {job.labels} before the given date")
+    examples = read_examples(repo, job.service, labels, job.label_column)
+    return fit_and_publish(examples, repository, job)
+
+
+def fit_and_publish(examples: Examples, repository: Path, job: TrainingJob) -> Trained:
+    """Fit a booster to the examples, judge it on the held-out part, and publish both."""
+    split = split_by_time(examples.event_ms, job.test_from_ms)
+    for name in ("train", "validation"):
+        if len(np.unique(examples.labels[getattr(split, name)])) < 2:
+            raise ConfigurationError(
+                f"Every label of the {name} part is the same: nothing can be learned from that"
+            )
+    fitted = fit(
+        (examples.matrix[split.train], examples.labels[split.train]),
+        (examples.matrix[split.validation], examples.labels[split.validation]),
+        examples.features,
+        seed=job.seed,
+        threads=THREADS,
+    )
+    card = _card(examples, split, fitted, repository, job)
+    return Trained(card, publish(repository, card, fitted.raw), fitted.gain)
+
+
+def _card(
+    examples: Examples, split: Split, fitted: Fitted, repository: Path, job: TrainingJob
+) -> ModelCard:
+    rows = examples.matrix[split.train]
+    event_ms = examples.event_ms[split.train]
+    return ModelCard(
+        model=job.model,
+        version=next_version(repository, job.model),
+        service=job.service,
+        features=examples.features,
+        trained_from_ms=int(event_ms[0]),
+        trained_until_ms=int(event_ms[-1]),
+        rows=len(rows),
+        metrics=_metrics(examples, split, fitted),
+        histograms={name: histogram(rows[:, i]) for i, name in enumerate(examples.features)},
+        score=histogram(fitted.predict(rows)),
+        golden=choose_golden(examples.matrix[split.test], fitted.predict, seed=job.seed),
+        threshold=job.threshold,
+    )
+
+
+def _metrics(examples: Examples, split: Split, fitted: Fitted) -> dict[str, float]:
+    scores = fitted.predict(examples.matrix[split.test])
+    labels = examples.labels[split.test]
+    held_out = fitted.predict(examples.matrix[split.validation])
+    return {
+        "auc": auc(labels, scores),
+        "log_loss": log_loss(labels, scores),
+        "positive_share": float(labels.mean()),
+        "test_rows": float(len(labels)),
+        "validation_auc": auc(examples.labels[split.validation], held_out),
+        "validation_rows": float(len(split.validation)),
+        "rounds": float(fitted.rounds),
+    }
