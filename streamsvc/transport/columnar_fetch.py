@@ -227,10 +227,7 @@ def _uncompressed(buffer: U8, table: I64) -> tuple[U8, I64, I64]:
     parts = [] if len(compressed) == len(table) else [buffer]
     at = sum(len(part) for part in parts)
     for i in compressed.tolist():
-        body = buffer[start[i] : end[i]].tobytes()
-        if int(codecs[i]) not in _DECODERS:
-            raise CorruptRecordException(f"Unknown compression {codecs[i]}")
-        part = np.frombuffer(_DECODERS[int(codecs[i])](body), np.uint8)
+        part = _decompressed(int(codecs[i]), buffer[start[i] : end[i]].tobytes())
         start[i], end[i] = at, at + len(part)
         at += len(part)
         parts.append(part)
@@ -239,6 +236,15 @@ def _uncompressed(buffer: U8, table: I64) -> tuple[U8, I64, I64]:
     data = np.concatenate(parts)
     data.flags.writeable = False  # as the fetch buffer is: one compiled kernel serves both
     return data, start, end
+
+
+def _decompressed(compression: int, body: bytes) -> U8:
+    try:
+        return np.frombuffer(_DECODERS[compression](body), np.uint8)
+    except KeyError as error:
+        raise CorruptRecordException(f"Unknown compression {compression}") from error
+    except Exception as error:  # each library has its own
+        raise CorruptRecordException(f"Records do not decompress: {error}") from error
 
 
 def _cut(
