@@ -1,0 +1,70 @@
+"""Emission: rows of features to be written online."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamsvc.columns import I64, Bools, BytesColumn, NumericColumn
+from streamsvc.features.arrays import packed_keys
+from streamsvc.features.emit import Rows
+from streamsvc.features.spec import WindowSpec
+
+__all__ = ["Emission", "emission_of", "empty_rows", "feature_columns"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Emission:
+    """Rows to write: n distinct keys, and their features sorted by name.
+
+    A row is f(key, t) for every `as_of` <= t < `valid_until` (int64 ms, shape (n,); 2^63 - 1 if
+    nothing is left that could age).
+    """
+
+    keys: BytesColumn
+    values: dict[str, NumericColumn]
+    as_of: I64
+    valid_until: I64
+
+    def __len__(self) -> int:
+        return len(self.as_of)
+
+
+def empty_rows(spec: WindowSpec, n: int) -> Rows:
+    """Room for n rows. The key bytes may turn out too few."""
+    out = np.empty((len(spec.features), n), np.int64)
+    return Rows(
+        out=out,
+        out_float=out.view(np.float64),
+        valid=np.empty((len(spec.features), n), np.bool_),
+        as_of=np.empty(n, np.int64),
+        valid_until=np.empty(n, np.int64),
+        keys=np.empty(32 * n, np.uint8),
+        key_end=np.empty(n, np.int64),
+    )
+
+
+def emission_of(spec: WindowSpec, rows: Rows) -> Emission:
+    """Filled rows as columns."""
+    return Emission(
+        packed_keys(rows.keys, rows.key_end),
+        feature_columns(spec, rows.out, rows.valid),
+        rows.as_of,
+        rows.valid_until,
+    )
+
+
+def feature_columns(spec: WindowSpec, out: I64, valid: Bools) -> dict[str, NumericColumn]:
+    """What kernels wrote, (features, n) words, as columns of each feature's own type."""
+    columns = {}
+    for i, name in enumerate(spec.features):
+        kind = spec.types[name]
+        words = out[i]
+        if kind == "float64":
+            columns[name] = NumericColumn(words.view(np.float64), valid[i])
+        elif kind == "bool":
+            columns[name] = NumericColumn(words != 0, valid[i])
+        else:
+            columns[name] = NumericColumn(words, valid[i])
+    return columns

@@ -1,0 +1,207 @@
+"""WindowState: the windows of one view in one partition.
+
+>>> from streamsvc.columns import numeric, strings
+>>> from streamsvc.definitions.plan import Aggregate
+>>> spec = WindowSpec.of([Aggregate("paid", "amount", "sum", 10_000, 1_000)], {"amount": "float64"})
+>>> state = WindowState(spec)
+>>> at, partition, offset = np.array([1_500, 2_500]), np.array([0, 0]), np.array([0, 1])
+>>> state.apply(strings(["a", "a"]), at, partition, offset, {"amount": numeric([3.0, 4.0])})
+0
+>>> row = state.emit()
+>>> row.values["paid"].to_pylist(), row.as_of.tolist(), row.valid_until.tolist()
+([7.0], [2500], [12000])
+>>> state.advance(12_000)
+>>> row = state.age()
+>>> row.values["paid"].to_pylist(), row.as_of.tolist(), row.valid_until.tolist()
+([4.0], [12000], [13000])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamsvc.columns import I64, BytesColumn, Columns
+from streamsvc.features.apply import enqueue_all, locate, update
+from streamsvc.features.arrays import key_arrays, longs
+from streamsvc.features.emission import Emission, emission_of, empty_rows
+from streamsvc.features.emit import Rows, emit_changed, emit_due, sweep
+from streamsvc.features.layout import (
+    BUCKET_TOP,
+    CLOCK,
+    COUNT,
+    EXPIRED,
+    KEY_BLOCK,
+    N_CHANGED,
+    N_KEYS,
+    N_TILES,
+    NEED_KEY,
+    SLOT_TOP,
+    TIME,
+    State,
+)
+from streamsvc.features.persist import load, measure, take
+from streamsvc.features.schedule import earliest
+from streamsvc.features.spec import Program, WindowSpec
+from streamsvc.features.storage import SLICE, Storage
+from streamsvc.features.tile_batch import TileBatch, arrays_of, batch_of, empty_tiles
+
+__all__ = ["EngineStats", "WindowState"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What a state holds: live keys and tiles, bytes of its arrays, events expired on arrival."""
+
+    keys: int
+    tiles: int
+    bytes: int
+    expired: int
+
+
+class WindowState:
+    """Tiles of many keys, their values, and when they change. Calls must not overlap.
+
+    `apply` and `advance` move the clock; rows are values as of the clock. Write all that `emit`
+    returns before persisting `take_changed_tiles`: a restored key counts as written.
+    """
+
+    def __init__(self, spec: WindowSpec) -> None:
+        self.spec = spec
+        self._storage = Storage(spec)
+
+    @property
+    def clock_ms(self) -> int:
+        """The greatest event time applied or instant advanced to; -2^62 before the first."""
+        return int(self._storage.state.meta[CLOCK])
+
+    @property
+    def n_changed(self) -> int:
+        """Keys that wait in `emit`."""
+        return int(self._storage.state.meta[N_CHANGED])
+
+    @property
+    def next_due_ms(self) -> int | None:
+        """The earliest instant at which a key's values change by age, None without keys."""
+        st = self._storage.state
+        bucket = earliest(st)
+        return None if bucket < 0 else int(st.buckets[bucket, TIME])
+
+    @property
+    def n_due(self) -> int:
+        """Keys that wait in `age`."""
+        due = self.next_due_ms
+        if due is None or due > self.clock_ms:
+            return 0
+        st = self._storage.state
+        buckets = st.buckets[: int(st.meta[BUCKET_TOP])]
+        return int(buckets[buckets[:, TIME] <= self.clock_ms, COUNT].sum())
+
+    def apply(
+        self, keys: BytesColumn, event_time: I64, partition: I64, offset: I64, columns: Columns
+    ) -> int:
+        """Add events, in any order; `partition` and `offset` order those of one instant.
+
+        Every key must be valid. Returns how many were outside every window at their clock (the
+        greatest event time up to them, or what `advance` set); those change nothing.
+        """
+        n = len(keys)
+        if n == 0:
+            return 0
+        store, program = self._storage, self.spec.program
+        expired = int(store.state.meta[EXPIRED])
+        words, valid = self.spec.words(columns, n)
+        times = longs(event_time)
+        clocks = longs(np.maximum(np.maximum.accumulate(times), self.clock_ms))
+        where = np.empty(n, np.int64)
+        locating = (program, *key_arrays(keys), times, clocks, where)
+        updating = (program, times, longs(partition), longs(offset), words, valid, clocks, where)
+        for low in range(0, n, SLICE):
+            high = min(low + SLICE, n)
+            store.reserve(high - low)
+            store.complete(locate, low, high, *locating)
+            store.complete(update, low, high, *updating)
+        store.state.meta[CLOCK] = clocks[-1]
+        return int(store.state.meta[EXPIRED]) - expired
+
+    def advance(self, clock_ms: int) -> None:
+        """Move the clock forward; an earlier instant changes nothing."""
+        meta = self._storage.state.meta
+        meta[CLOCK] = max(int(meta[CLOCK]), clock_ms)
+
+    def emit(self, limit: int | None = None) -> Emission:
+        """Rows of the keys that changed, oldest change first, at most `limit`."""
+        return self._rows(emit_changed, self.n_changed, limit)
+
+    def age(self, limit: int | None = None) -> Emission:
+        """Rows of the keys whose `valid_until` has come, earliest first, at most `limit`.
+
+        Expired tiles go; a key without tiles gets a last row (count 0, all else null) and goes.
+        """
+        return self._rows(emit_due, self.n_due, limit)
+
+    def mark_all_changed(self) -> None:
+        """Let `emit` return every key: to fill a store that lost its rows."""
+        enqueue_all(self._storage.state)
+
+    def take_changed_tiles(self) -> TileBatch:
+        """Tiles that changed since the last take, whole."""
+        return self._take(self._storage.take_dirty(), everything=False)
+
+    def snapshot(self) -> TileBatch:
+        """All tiles. Does not count as a take."""
+        st = self._storage.state
+        live = st.slots[: int(st.meta[SLOT_TOP]), KEY_BLOCK] >= 0
+        return self._take(np.flatnonzero(live), everything=True)
+
+    def load(self, tiles: TileBatch) -> None:
+        """Put a batch in place of what is there for its keys and tiles, in the order of taking.
+
+        Loaded keys do not count as changed. Raises IntegrityError for a batch of another spec.
+        """
+        store, program = self._storage, self.spec.program
+        batch = arrays_of(tiles, self.spec)
+        for low in range(0, len(tiles.keys), SLICE):
+            high = min(low + SLICE, len(tiles.keys))
+            store.reserve(high - low)
+            store.complete(load, low, high, program, batch, tiles.aged_ms)
+        swept = SLICE
+        while swept == SLICE:
+            store.reserve_instants(SLICE)
+            swept = sweep(store.state, program, tiles.aged_ms, SLICE)
+        self.advance(int(tiles.as_of.max(initial=tiles.aged_ms)))
+
+    def stats(self) -> EngineStats:
+        """Size of the state."""
+        meta = self._storage.state.meta
+        keys, tiles, expired = (int(meta[k]) for k in (N_KEYS, N_TILES, EXPIRED))
+        return EngineStats(keys, tiles, self._storage.bytes, expired)
+
+    def _rows(
+        self,
+        step: Callable[[State, Program, Rows, int, int], int],
+        waiting: int,
+        limit: int | None,
+    ) -> Emission:
+        n = waiting if limit is None else min(limit, waiting)
+        rows = empty_rows(self.spec, n)
+        row = 0
+        while row < n:
+            self._storage.reserve_instants(SLICE)
+            st = self._storage.state
+            row = step(st, self.spec.program, rows, row, min(row + SLICE, n))
+            if st.meta[NEED_KEY] > len(rows.keys):
+                rows.keys.resize(max(2 * len(rows.keys), int(st.meta[NEED_KEY])), refcheck=False)
+        return emission_of(self.spec, rows)
+
+    def _take(self, slots: I64, *, everything: bool) -> TileBatch:
+        due = self.next_due_ms
+        aged = self.clock_ms if due is None else min(self.clock_ms, due - 1)
+        st, program = self._storage.state, self.spec.program
+        sizes = np.zeros(4, np.int64)
+        measure(st, program, slots, everything, sizes)
+        out = empty_tiles(*sizes.tolist())
+        take(st, program, slots, everything, out)
+        return batch_of(out, aged)

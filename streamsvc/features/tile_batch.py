@@ -1,0 +1,163 @@
+"""TileBatch: the part of a window state that a commit or a snapshot carries."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamsvc.columns import I64, U8, BytesColumn
+from streamsvc.errors import IntegrityError
+from streamsvc.features.arrays import key_arrays, longs, packed_keys, read_only
+from streamsvc.features.persist import Inputs, Tiles
+from streamsvc.features.spec import WindowSpec
+
+__all__ = ["TileBatch", "arrays_of", "batch_of", "empty_tiles"]
+
+_HEADER = struct.Struct("<4sIQQQQq")
+_MAGIC = b"SVT1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileBatch:
+    """Keys, and under each key whole tiles, newest first within a group. Loading is idempotent.
+
+    `keys` (k rows, each at least once in a snapshot); `as_of` (k,) the instant of the key's last
+    change; `tiles` (k,) how many tiles follow for it; `group` and `start` (n,) name a tile: its
+    windows' hop, by position in sorted order, and the event time it begins with; `words` the
+    tiles' accumulators one after another, as many per tile as its group's `stride - 1`.
+    `aged_ms`: every row that was due by this instant has been emitted, so tiles that had left all
+    windows by then are gone; a batch without keys still carries it.
+    """
+
+    keys: BytesColumn
+    as_of: I64
+    tiles: I64
+    group: U8
+    start: I64
+    words: I64
+    aged_ms: int
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.start)
+
+    def to_bytes(self) -> bytes:
+        """Header, then the arrays, little endian."""
+        lengths = self.keys.end - self.keys.start
+        key_bytes = b"".join(p.tobytes() for p in _pieces(self.keys))
+        return b"".join(
+            (
+                _HEADER.pack(
+                    _MAGIC,
+                    0,
+                    len(self.keys),
+                    len(key_bytes),
+                    len(self.start),
+                    len(self.words),
+                    self.aged_ms,
+                ),
+                np.ascontiguousarray(lengths, "<i8").tobytes(),
+                np.ascontiguousarray(self.as_of, "<i8").tobytes(),
+                np.ascontiguousarray(self.tiles, "<i8").tobytes(),
+                np.ascontiguousarray(self.start, "<i8").tobytes(),
+                np.ascontiguousarray(self.words, "<i8").tobytes(),
+                self.group.tobytes(),
+                key_bytes,
+            )
+        )
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> TileBatch:
+        """The batch that `to_bytes` wrote. Raises IntegrityError for anything else."""
+        if len(raw) < _HEADER.size or raw[:4] != _MAGIC:
+            raise IntegrityError("not a tile batch: was it written by another version?")
+        _, _, k, key_bytes, n, words, aged_ms = _HEADER.unpack_from(raw)
+        if len(raw) != _HEADER.size + 8 * (3 * k + n + words) + n + key_bytes:
+            raise IntegrityError(f"a tile batch of {len(raw)} bytes is cut short or has a tail")
+        numbers = np.frombuffer(raw, "<i8", 3 * k + n + words, _HEADER.size).astype(np.int64)
+        lengths, as_of, tiles, start, rest = np.split(numbers, np.cumsum([k, k, k, n]))
+        tail = np.frombuffer(raw, np.uint8, n + key_bytes, len(raw) - n - key_bytes)
+        keys = packed_keys(tail[n:], np.cumsum(lengths))
+        return cls(keys, as_of, tiles, tail[:n], start, rest, aged_ms)
+
+    def slices(self, spec: WindowSpec, max_bytes: int) -> Iterator[TileBatch]:
+        """The batch in pieces of whole keys, each at most about `max_bytes` long if a key fits."""
+        width = spec.program.stride[self.group] - 1
+        words_end = np.concatenate(([0], np.cumsum(width)))
+        tiles_end = np.concatenate(([0], np.cumsum(self.tiles)))
+        size = np.cumsum(24 + self.keys.end - self.keys.start)
+        size += 9 * tiles_end[1:] + 8 * words_end[tiles_end[1:]]
+        low = 0
+        while True:
+            used = int(size[low - 1]) if low else 0
+            high = int(np.searchsorted(size, used + max_bytes, side="right"))
+            high = min(max(high, low + 1), len(self.keys))
+            t0, t1 = int(tiles_end[low]), int(tiles_end[high])
+            yield TileBatch(
+                self.keys.take(np.arange(low, high)),
+                self.as_of[low:high],
+                self.tiles[low:high],
+                self.group[t0:t1],
+                self.start[t0:t1],
+                self.words[int(words_end[t0]) : int(words_end[t1])],
+                self.aged_ms,
+            )
+            low = high
+            if low >= len(self.keys):
+                return
+
+
+def _pieces(column: BytesColumn) -> list[U8]:
+    """The rows' bytes in order: one view where they lie one after another."""
+    if len(column) == 0:
+        return []
+    if np.array_equal(column.start[1:], column.end[:-1]):
+        return [column.data[int(column.start[0]) : int(column.end[-1])]]
+    return [column.data[s:e] for s, e in zip(column.start, column.end, strict=True)]
+
+
+def empty_tiles(keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
+    """Room for a batch of that size."""
+    return Tiles(
+        keys=np.empty(key_bytes, np.uint8),
+        key_end=np.empty(keys, np.int64),
+        as_of=np.empty(keys, np.int64),
+        tiles_end=np.empty(keys, np.int64),
+        group=np.empty(tiles, np.uint8),
+        start=np.empty(tiles, np.int64),
+        words=np.empty(words, np.int64),
+        words_end=np.empty(tiles, np.int64),
+    )
+
+
+def batch_of(out: Tiles, aged_ms: int) -> TileBatch:
+    """What `take` wrote."""
+    keys = packed_keys(out.keys, out.key_end)
+    tiles = np.diff(out.tiles_end, prepend=0)
+    return TileBatch(keys, out.as_of, tiles, out.group, out.start, out.words, aged_ms)
+
+
+def arrays_of(batch: TileBatch, spec: WindowSpec) -> Inputs:
+    """A batch as `load` takes it. Raises IntegrityError if it does not fit the spec."""
+    program = spec.program
+    if len(batch) and batch.group.max() >= len(program.hop):
+        raise IntegrityError("a tile batch of another definition: rebuild the view")
+    words_end = np.cumsum(program.stride[batch.group] - 1)
+    total = int(words_end[-1]) if len(words_end) else 0
+    if total != len(batch.words) or int(batch.tiles.sum()) != len(batch):
+        raise IntegrityError("a tile batch of another definition: rebuild the view")
+    data, start, end = key_arrays(batch.keys)
+    return Inputs(
+        data,
+        start,
+        end,
+        longs(batch.as_of),
+        longs(np.cumsum(batch.tiles)),
+        read_only(batch.group),
+        longs(batch.start),
+        longs(batch.words),
+        longs(words_end),
+    )

@@ -1,0 +1,244 @@
+"""The engine against the definition, over random streams and random interleavings of its calls."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamsvc.features.emission import Emission
+from streamsvc.features.engine import WindowState
+from streamsvc.features.spec import WindowSpec
+from streamsvc.features.tile_batch import TileBatch
+
+from .oracle import NEVER, Oracle
+from .streams import TYPES, as_columns, event_lists, placed, specs
+
+relaxed = settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class Harness:
+    """An engine beside the oracle, with the store its rows go to and the log its tiles go to."""
+
+    def __init__(self, aggregates: list[Any]) -> None:
+        self.spec = WindowSpec.of(aggregates, TYPES)
+        self.state = WindowState(self.spec)
+        self.oracle = Oracle(aggregates)
+        self.store: dict[bytes, tuple[dict[str, Any], int, int]] = {}
+        self.late: set[bytes] = set()
+        self.log: list[bytes] = []
+        self.committed = 0
+        self.offset = 0
+
+    def apply(self, events: list[Any], origin: int) -> None:
+        batch = placed(events, max(self.oracle.clock, origin), self.offset)
+        self.offset += len(batch)
+        self.feed(batch)
+
+    def feed(self, batch: list[Any]) -> None:
+        clock = self.oracle.clock
+        for e in batch:
+            clock = max(clock, e.time)
+            if e.time < clock:
+                self.late.add(e.key)
+        assert self.state.apply(*as_columns(batch)) == self.oracle.add(batch)
+        assert self.state.clock_ms == self.oracle.clock
+
+    def advance(self, by: int) -> None:
+        self.oracle.clock += by
+        self.state.advance(self.oracle.clock)
+
+    def write(self, rows: Emission) -> int:
+        """Check every row, and that it holds from `as_of` until just before `valid_until`."""
+        clock = self.oracle.clock
+        keys = rows.keys.to_bytes_list()
+        assert len(set(keys)) == len(keys)
+        assert list(rows.values) == sorted(rows.values)
+        columns = {name: column.to_pylist() for name, column in rows.values.items()}
+        for i, key in enumerate(keys):
+            assert key is not None
+            row = {name: column[i] for name, column in columns.items()}
+            as_of, valid_until = int(rows.as_of[i]), int(rows.valid_until[i])
+            assert as_of <= clock < valid_until
+            assert valid_until == self.oracle.valid_until(key, clock)
+            exact = self.oracle.changed_at(key, clock)
+            assert as_of >= exact
+            if key not in self.late:
+                assert as_of == exact
+            last = clock + 100 if valid_until == NEVER else valid_until - 1
+            for t in sorted({as_of, clock, last}):
+                assert self.oracle.differences(key, row, t) == []
+            self.store[key] = (row, as_of, valid_until)
+        return len(keys)
+
+    def settle(self) -> None:
+        """Everything out; then the store must hold f(k, clock) for every key ever seen."""
+        self.write(self.state.emit())
+        self.write(self.state.age())
+        assert self.state.n_changed == 0
+        assert self.state.n_due == 0
+        clock = self.oracle.clock
+        for e in self.oracle.events:
+            if e.key not in self.store:
+                # Only if it never was inside a window while the engine knew.
+                assert all(v in (0, None) for v in self.oracle.row(e.key, clock).values())
+                continue
+            row, as_of, valid_until = self.store[e.key]
+            assert as_of <= clock < valid_until
+            assert self.oracle.differences(e.key, row, clock) == []
+        due = self.state.next_due_ms
+        assert due is None or due > clock
+
+    def commit(self) -> None:
+        self.write(self.state.emit())
+        self.log.append(self.state.take_changed_tiles().to_bytes())
+        self.committed = len(self.oracle.events)
+
+    def restore(self) -> None:
+        """Start again from the log, then repeat what had not been committed."""
+        self.state = WindowState(self.spec)
+        for raw in self.log:
+            self.state.load(TileBatch.from_bytes(raw))
+        assert self.state.n_changed == 0
+        lost = self.oracle.events[self.committed :]
+        self.late |= {e.key for e in lost}
+        self.oracle.events = self.oracle.events[: self.committed]
+        self.state.advance(self.oracle.clock)
+        self.feed(lost)
+
+    def compact(self) -> None:
+        """Replace the log by a snapshot of what is committed."""
+        self.commit()
+        self.log = [self.state.snapshot().to_bytes()]
+
+
+steps = st.one_of(
+    st.tuples(st.just("apply"), event_lists()),
+    st.tuples(st.just("advance"), st.integers(0, 80)),
+    st.tuples(st.just("emit"), st.none() | st.integers(0, 3)),
+    st.tuples(st.just("age"), st.none() | st.integers(0, 3)),
+    st.tuples(st.sampled_from(["settle", "commit", "restore", "compact"]), st.none()),
+)
+
+
+@relaxed
+@given(specs(), st.lists(steps, max_size=14), st.sampled_from([0, -10_000_003, 1_700_000_000_123]))
+def test_any_interleaving_equals_the_definition(
+    aggregates: list[Any], script: list[tuple[str, Any]], origin: int
+) -> None:
+    harness = Harness(aggregates)
+    for step, argument in script:
+        if step == "apply":
+            harness.apply(argument, origin)
+        elif step == "advance":
+            if harness.oracle.events:
+                harness.advance(argument)
+        elif step == "emit":
+            harness.write(harness.state.emit(argument))
+        elif step == "age":
+            harness.write(harness.state.age(argument))
+        else:
+            getattr(harness, step)()
+    harness.settle()
+    if harness.oracle.events:
+        harness.advance(10_000)
+        harness.settle()
+        stats = harness.state.stats()
+        assert (stats.keys, stats.tiles) == (0, 0)
+
+
+def canonical(spec: WindowSpec, batch: TileBatch) -> Any:
+    """A batch as a mapping, for comparison."""
+    width = (spec.program.stride[batch.group] - 1).tolist()
+    words = iter(batch.words.tolist())
+    tiles: dict[Any, Any] = {}
+    keys = batch.keys.to_bytes_list()
+    owner = [k for k, n in zip(keys, batch.tiles.tolist(), strict=True) for _ in range(n)]
+    assert len(owner) == len(batch)
+    for key, group, start in zip(owner, batch.group.tolist(), batch.start.tolist(), strict=True):
+        tiles[key, group, start] = list(islice(words, width[len(tiles)]))
+    assert len(tiles) == len(batch)
+    return tiles, dict(zip(keys, batch.as_of.tolist(), strict=True)), batch.aged_ms
+
+
+def rows_of(rows: Emission) -> Any:
+    values = {name: column.to_pylist() for name, column in rows.values.items()}
+    found = zip(rows.keys.to_bytes_list(), rows.as_of, rows.valid_until, strict=True)
+    return {
+        key: (int(a), int(u), [column[i] for column in values.values()])
+        for i, (key, a, u) in enumerate(found)
+    }
+
+
+@relaxed
+@given(specs(), st.lists(event_lists(), min_size=1, max_size=4), st.data())
+def test_a_restored_state_goes_on_as_if_nothing_had_happened(
+    aggregates: list[Any], chunks: list[Any], data: st.DataObject
+) -> None:
+    harness = Harness(aggregates)
+    origin = 1_700_000_000_000
+    for events in chunks:
+        harness.apply(events, origin)
+        harness.advance(data.draw(st.integers(0, 30)))
+        harness.settle()
+        harness.commit()
+    original = harness.state
+    from_log, from_snapshot = WindowState(harness.spec), WindowState(harness.spec)
+    for raw in harness.log:
+        from_log.load(TileBatch.from_bytes(raw))
+    for piece in original.snapshot().slices(harness.spec, data.draw(st.integers(1, 2_000))):
+        from_snapshot.load(piece)
+    more = placed(data.draw(event_lists()), harness.oracle.clock, 10_000)
+    pause = data.draw(st.integers(0, 50))
+    seen = []
+    for state in (original, from_log, from_snapshot):
+        state.advance(harness.oracle.clock)
+        assert (state.n_changed, state.n_due) == (0, 0)
+        before = (canonical(harness.spec, state.snapshot()), state.next_due_ms, state.stats().tiles)
+        state.apply(*as_columns(more))
+        rows = rows_of(state.emit())
+        state.advance(harness.oracle.clock + pause)
+        aged = rows_of(state.age())
+        changed = canonical(harness.spec, state.take_changed_tiles())
+        seen.append((before, rows, aged, changed, state.next_due_ms, state.stats().keys))
+    assert seen[0] == seen[1]
+    assert seen[0] == seen[2]
+
+
+@relaxed
+@given(specs(), event_lists(max_size=30), st.lists(st.integers(0, 30), max_size=5))
+def test_how_events_are_cut_into_chunks_changes_nothing(
+    aggregates: list[Any], events: list[Any], cuts: list[int]
+) -> None:
+    spec = WindowSpec.of(aggregates, TYPES)
+    whole, pieces = WindowState(spec), WindowState(spec)
+    events = placed(events, 1_000, 0)
+    edges = [0, *sorted(min(c, len(events)) for c in cuts), len(events)]
+    expired = whole.apply(*as_columns(events))
+    parts = [events[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    assert expired == sum(pieces.apply(*as_columns(part)) for part in parts)
+    assert canonical(spec, whole.take_changed_tiles()) == canonical(
+        spec, pieces.take_changed_tiles()
+    )
+    assert rows_of(whole.emit()) == rows_of(pieces.emit())
+    assert whole.next_due_ms == pieces.next_due_ms
+
+
+@relaxed
+@given(specs(), event_lists(max_size=30))
+def test_mark_all_changed_emits_every_live_key_again(
+    aggregates: list[Any], events: list[Any]
+) -> None:
+    harness = Harness(aggregates)
+    harness.apply(events, 0)
+    harness.settle()
+    keys = harness.state.stats().keys
+    harness.state.mark_all_changed()
+    assert harness.state.n_changed == keys
+    assert harness.write(harness.state.emit()) == keys
