@@ -46,7 +46,7 @@ from streamsvc.settings import load_settings
 from streamsvc.store.client import connect
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, RowLayout, Rows
-from streamsvc.store.sweep import delete_view
+from streamsvc.store.sweep import delete_project, delete_view
 from streamsvc.store.writer import FencedWriter
 
 __all__ = ["PackedRedisOnlineStore", "PackedRedisOnlineStoreConfig", "row_layout"]
@@ -193,9 +193,11 @@ class PackedRedisOnlineStore(OnlineStore):
     def teardown(
         self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
     ) -> None:
-        """Delete the rows of these views, and nothing else that the server holds."""
-        for table in tables:
-            delete_view(self._connected(config), config.project, table.name)
+        """Delete every row of the project, and nothing else that the server holds.
+
+        Feast leaves stream feature views out of `tables`, so the project's name decides.
+        """
+        delete_project(self._connected(config), config.project)
 
     async def close(self) -> None:
         """Close the connections, at the end of a feature server."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
+from feast.feature_view import DUMMY_ENTITY_ID
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
@@ -39,14 +40,18 @@ _MILLISECOND = timedelta(milliseconds=1)
 def entity_key_column(keys: Sequence[EntityKey]) -> BytesColumn:
     """The key bytes of Feast entity keys (see `streamsvc.entity_keys`); null if a part is.
 
+    The one row of a view without entities has an empty key.
+
     Raises ValueError if the keys have different join keys, and TypeError for a value that cannot
     name an entity.
     """
-    names = sorted(keys[0].join_keys) if keys else []
+    names = _join_keys(keys[0]) if keys else []
+    if not names:
+        return strings([""] * len(keys))
     parts: dict[str, list[_Part | None]] = {name: [] for name in names}
     for key in keys:
-        if sorted(key.join_keys) != names:
-            raise ValueError(f"entity keys of {names} and of {sorted(key.join_keys)} in one call")
+        if _join_keys(key) != names:
+            raise ValueError(f"entity keys of {names} and of {_join_keys(key)} in one call")
         for name, value in zip(key.join_keys, key.entity_values, strict=True):
             parts[name].append(_entity_part(name, value))
     return encode_entity_keys([_part_column(name, part) for name, part in parts.items()])
@@ -98,6 +103,11 @@ def to_ms(moment: datetime) -> int:
 def from_ms(ms: int) -> datetime:
     """The UTC datetime of milliseconds since the epoch."""
     return _EPOCH + ms * _MILLISECOND
+
+
+def _join_keys(key: EntityKey) -> list[str]:
+    # Feast reads a view without entities under a placeholder, and writes it under nothing.
+    return [] if list(key.join_keys) == [DUMMY_ENTITY_ID] else sorted(key.join_keys)
 
 
 def _cell(name: str, kind: str, field: str, value: Value) -> _Part | None:

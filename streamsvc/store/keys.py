@@ -15,7 +15,15 @@ from numba import njit
 from streamsvc.columns import I64, U8, BytesColumn
 from streamsvc.entity_keys import murmur2
 
-__all__ = ["SHARDS", "marker_key", "marker_pattern", "row_keys", "row_pattern", "shards"]
+__all__ = [
+    "SHARDS",
+    "marker_key",
+    "marker_pattern",
+    "project_pattern",
+    "row_keys",
+    "row_pattern",
+    "shards",
+]
 
 SHARDS = 64
 _GLOB_CHARACTERS = b"\\*?[]^-"
@@ -54,6 +62,11 @@ def row_pattern(project: str, view: str) -> bytes:
 def marker_pattern(project: str, view: str) -> bytes:
     """A SCAN pattern that matches every marker of a view and nothing else."""
     return b"{" + _escaped(f"{project}/{view}/applied") + b"}*"
+
+
+def project_pattern(project: str) -> bytes:
+    """A SCAN pattern that matches every row and marker of a project and nothing else."""
+    return b"{" + _escaped(f"{project}/") + b"*"
 
 
 def _escaped(text: str) -> bytes:

@@ -1,13 +1,13 @@
-"""Removing a view from the store, without stopping the server for anybody else."""
+"""Removing a view or a project from the store, without stopping the server for anybody else."""
 
 from __future__ import annotations
 
 import redis
 
 from streamsvc.store.client import store_errors
-from streamsvc.store.keys import marker_pattern, row_pattern
+from streamsvc.store.keys import marker_pattern, project_pattern, row_pattern
 
-__all__ = ["delete_view"]
+__all__ = ["delete_project", "delete_view"]
 
 _SCAN_KEYS = 1_000
 
@@ -20,6 +20,11 @@ def delete_view(client: redis.Redis, project: str, view: str) -> int:
     """
     _delete(client, marker_pattern(project, view))
     return _delete(client, row_pattern(project, view))
+
+
+def delete_project(client: redis.Redis, project: str) -> int:
+    """Delete every marker and row of a project, in small steps; return how many keys there were."""
+    return _delete(client, project_pattern(project))
 
 
 def _delete(client: redis.Redis, pattern: bytes) -> int:

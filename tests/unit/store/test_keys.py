@@ -6,7 +6,13 @@ import numpy as np
 
 from streamsvc.columns import numeric, strings
 from streamsvc.entity_keys import encode_entity_keys, murmur2
-from streamsvc.store.keys import marker_key, marker_pattern, row_keys, row_pattern
+from streamsvc.store.keys import (
+    marker_key,
+    marker_pattern,
+    project_pattern,
+    row_keys,
+    row_pattern,
+)
 
 
 def test_row_keys_name_project_view_shard_and_entity() -> None:
@@ -31,3 +37,4 @@ def test_marker_keys() -> None:
 def test_patterns_match_one_view_only_and_quote_what_scan_would_expand() -> None:
     assert row_pattern("p", "v*[1]") == rb"{p/v\*\[1\]/[0-3][0-9a-f]}*"
     assert marker_pattern("p", "v?") == rb"{p/v\?/applied}*"
+    assert project_pattern("a-b") == rb"{a\-b/*"
