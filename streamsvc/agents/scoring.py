@@ -1,0 +1,324 @@
+"""The scoring worker: request topics in, predictions out. One Faust app per service.
+
+request topic ─► batches ─► pipeline (features, model) ─► predictions, served log, dead letters
+                                                          └► acknowledged: requests acknowledged
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from streamsvc.agents.scoring_counts import count_batch
+from streamsvc.definitions.plan import Plan, Route, Service, Source
+from streamsvc.definitions.registry import load_plan
+from streamsvc.errors import ConfigurationError
+from streamsvc.events.dead_letters import dead_letters, dead_topic
+from streamsvc.events.decode import Decoder
+from streamsvc.models.artifact import latest_version
+from streamsvc.models.local_model import LocalModel
+from streamsvc.monitor.metrics import ScoringMetrics, serve_metrics
+from streamsvc.scoring.batches import Batches
+from streamsvc.scoring.fallback import Endpoint, Ladder
+from streamsvc.scoring.fetch import StoreReads
+from streamsvc.scoring.in_process import InProcessModel
+from streamsvc.scoring.inputs import ServiceInputs, service_inputs
+from streamsvc.scoring.output import Outgoing, Writer
+from streamsvc.scoring.pipeline import Clock, Pipeline, Scored
+from streamsvc.scoring.requests import RequestReader
+from streamsvc.scoring.triton_client import TritonModel
+from streamsvc.settings import Settings
+from streamsvc.state.topics import DEAD_LETTER_CONFIG
+from streamsvc.store.client import connect
+from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.app import create_app, serve
+from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
+from streamsvc.transport.producer import BatchProducer, Record
+
+__all__ = ["ScoringWorker", "run", "run_services", "served_topic"]
+
+log = structlog.get_logger(__name__)
+
+MAX_REQUEST_BYTES = 1 << 20
+THREADS = 4
+
+
+def served_topic(service: str) -> str:
+    """Where the vectors of a service are logged."""
+    return f"served.{service}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A service with everything that its route names, checked once."""
+
+    service: Service
+    route: Route
+    request: Source
+    inputs: ServiceInputs
+    model: LocalModel
+    state_partitions: Mapping[str, int]
+    partitions: Mapping[str, int]
+    """Topic that the service writes to -> its partitions."""
+    sends_dead_letters: bool
+
+
+class ScoringWorker:
+    """One service on the partitions of its request topic that the group assigns to this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        project: str,
+        target: _Target,
+        metrics: ScoringMetrics,
+        threads: Executor,
+        instance_id: str | None = None,
+    ) -> None:
+        """Needs a running event loop: the model server's client binds to it."""
+        self._settings = settings
+        self._target = target
+        self._metrics = metrics
+        self._threads = threads
+        self._topic_id = ""
+        name = target.service.name
+        ladder = _ladder(settings, target)
+        self._pipeline = Pipeline(
+            target.route,
+            target.inputs,
+            RequestReader(
+                target.request, Decoder(target.request, max_record_bytes=MAX_REQUEST_BYTES)
+            ),
+            StoreReads(connect(settings), project),
+            ladder,
+            target.state_partitions,
+            threads,
+        )
+        self._writer = Writer(
+            target.route,
+            target.inputs,
+            target.model.card,
+            ladder,
+            partitions=target.partitions[target.route.predictions],
+            served_log=settings.served_log,
+        )
+        self._producer = BatchProducer(settings, on_failure=self._fatal)
+        self._batches: Batches[tuple[Scored, Outgoing]] = Batches(
+            self._score, self._publish, self._fatal, 2 * settings.max_inflight_batches
+        )
+        self.app = create_app(
+            settings,
+            f"{settings.topic_prefix}streamsvc.{project}.scoring.{name}",
+            instance_id=instance_id,
+        )
+        self._wire()
+
+    async def start(self) -> None:
+        """Start what must be up before the first partition is assigned."""
+        await self._producer.start()
+        for endpoint in self._pipeline.ladder.endpoints:
+            await endpoint.prove()
+
+    def _wire(self) -> None:
+        app = self.app
+
+        async def resume_from(_assignment: frozenset[Any]) -> Mapping[Any, int]:
+            # The group's offsets hold; but a topic that was made anew must give new ids.
+            self._topic_id = await asyncio.to_thread(
+                Admin(self._settings).topic_id, self._target.route.requests
+            )
+            return {}
+
+        app.resume_from = resume_from
+
+        async def consume(stream: Any) -> None:
+            async for delivery in chunks(stream):
+                await self._batches.put(delivery)
+
+        topic = chunk_topic(app, self._target.route.requests)
+        app.agent(topic, name=f"requests:{self._target.service.name}")(consume)
+
+        @app.on_before_shutdown.connect
+        async def stop(_app: Any, **_: Any) -> None:
+            await self._batches.drain()
+            await self._producer.stop()
+            await self._pipeline.close()
+
+    async def _score(self, batch: Sequence[Delivery]) -> tuple[Scored, Outgoing]:
+        scored = await self._pipeline.score([delivery.chunk for delivery in batch])
+        written = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._writer.write, scored, self._topic_id
+        )
+        return scored, written
+
+    async def _publish(self, answer: tuple[Scored, Outgoing]) -> Awaitable[None]:
+        scored, outgoing = answer
+        under_way = [
+            await self._producer.send(self._target.route.predictions, partition, records)
+            for partition, records in outgoing.predictions.items()
+        ]
+        if outgoing.served:
+            topic = served_topic(self._target.service.name)
+            partition = int(scored.requests.partition[0]) % self._target.partitions[topic]
+            under_way.append(await self._producer.send(topic, partition, outgoing.served))
+        if self._target.sends_dead_letters:
+            for chunk, rejects in scored.rejects:
+                dead = dead_topic(chunk.topic)
+                records: list[Record] = [
+                    (letter.key, letter.value, [(k, v or b"") for k, v in letter.headers])
+                    for letter in dead_letters(chunk, rejects)
+                ]
+                partition = chunk.partition % self._target.partitions[dead]
+                under_way.append(await self._producer.send(dead, partition, records))
+        return self._safe(scored, under_way)
+
+    async def _safe(self, scored: Scored, under_way: Sequence[Awaitable[int | None]]) -> None:
+        await asyncio.gather(*under_way)
+        count_batch(
+            self._metrics,
+            self._target.service.name,
+            str(self._target.model.card.version),
+            self._pipeline.ladder.names,
+            scored,
+            Clock().wall_ms(),
+        )
+
+    def _fatal(self, error: BaseException) -> None:
+        """Stop the worker: a request that got no answer must not be passed over."""
+        if self.app.crash_reason is None:
+            log.error("worker_stops", error=str(error), kind=type(error).__name__)
+            self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
+
+
+async def run(
+    settings: Settings,
+    repo: Path,
+    services: Sequence[str] = (),
+    instance_id: str | None = None,
+) -> None:
+    """Score for services of a Feast repo (all that have a route if none is named) until SIGTERM.
+
+    Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
+    """
+    plan = load_plan(repo, settings.max_future_ms)
+    await run_services(settings, plan, repo / settings.model_repository, services, instance_id)
+
+
+async def run_services(
+    settings: Settings,
+    plan: Plan,
+    model_repository: Path,
+    services: Sequence[str] = (),
+    instance_id: str | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """As `run`, for a plan that is at hand; ends when `stop` is set, too."""
+    targets = await asyncio.to_thread(_targets, settings, plan, model_repository, services)
+    metrics = ScoringMetrics()
+    port = serve_metrics(metrics.registry, settings.metrics_port)
+    stop = stop or asyncio.Event()
+    with ThreadPoolExecutor(THREADS, "scoring") as threads:
+        workers = [
+            ScoringWorker(settings, plan.project, target, metrics, threads, instance_id)
+            for target in targets
+        ]
+        for worker in workers:
+            await worker.start()
+        log.info(
+            "scoring_worker_started",
+            services=[t.service.name for t in targets],
+            models={t.route.model: t.model.card.version for t in targets},
+            model_server=settings.model_server,
+            metrics_port=port,
+        )
+        await _serve_all(workers, stop)
+    log.info("scoring_worker_stopped")
+
+
+async def _serve_all(workers: Sequence[ScoringWorker], stop: asyncio.Event) -> None:
+    """Serve every app until one ends; then all of them. Raises the first error."""
+    serving = [asyncio.create_task(serve(worker.app, stop)) for worker in workers]
+    await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    await asyncio.wait(serving)
+    for task in serving:
+        task.result()
+
+
+def _targets(
+    settings: Settings, plan: Plan, model_repository: Path, names: Sequence[str]
+) -> list[_Target]:
+    """The services to run. Raises ConfigurationError naming what is missing."""
+    routed = {s.name: s for s in plan.services if s.route is not None}
+    for name in names:
+        if name not in routed:
+            raise ConfigurationError(
+                f"No FeatureService {name!r} with a scoring route; there are {sorted(routed)}. "
+                "Give it one with tags=ScoringRoute(…).tags() and `feast apply`."
+            )
+    chosen = [routed[name] for name in (names or sorted(routed))]
+    if not chosen:
+        raise ConfigurationError(
+            "No FeatureService has a scoring route: add tags=ScoringRoute(…).tags() to one and "
+            "`feast apply`."
+        )
+    admin = Admin(settings)
+    return [_target(settings, admin, plan, service, model_repository) for service in chosen]
+
+
+def _target(
+    settings: Settings, admin: Admin, plan: Plan, service: Service, model_repository: Path
+) -> _Target:
+    route, request = service.route, service.request
+    assert route is not None
+    assert request is not None
+    model = LocalModel(latest_version(model_repository / route.model))
+    inputs = service_inputs(plan, service, model.card.features)
+    written = (route.predictions, served_topic(service.name), dead_topic(route.requests))
+    views = [plan.view(view.name) for view in inputs.views if view.topic is not None]
+    partitions = settings.topic_partitions
+    admin.ensure(
+        [
+            *(TopicSpec(t, partitions) for t in {route.requests, *(v.source.topic for v in views)}),
+            *(TopicSpec(t, partitions) for t in written[:2]),
+            TopicSpec(written[2], partitions, DEAD_LETTER_CONFIG),
+        ]
+    )
+    return _Target(
+        service=service,
+        route=route,
+        request=request,
+        inputs=inputs,
+        model=model,
+        state_partitions={
+            v.name: settings.key_groups if v.shuffled else admin.partitions(v.source.topic)
+            for v in views
+        },
+        partitions={topic: admin.partitions(topic) for topic in written},
+        sends_dead_letters=_sends_dead_letters(plan, service, route.requests),
+    )
+
+
+def _sends_dead_letters(plan: Plan, service: Service, topic: str) -> bool:
+    """Whether bad records of the request topic are this service's to send on.
+
+    One reader of a topic does it, or there would be as many letters as readers: the feature worker
+    where a view reads the topic, else the first service.
+    """
+    if any(view.source.topic == topic for view in plan.views):
+        return False
+    readers = [s.name for s in plan.services if s.route is not None and s.route.requests == topic]
+    return service.name == min(readers)
+
+
+def _ladder(settings: Settings, target: _Target) -> Ladder:
+    servers = [Endpoint(InProcessModel(target.model))]
+    if settings.model_server == "triton":
+        servers.insert(0, Endpoint(TritonModel.connect(settings, target.model.card)))
+    return Ladder(servers, target.route.default, Clock().monotonic)

@@ -1,0 +1,112 @@
+"""Several batches under way at once, published in the order in which their requests came.
+
+A batch is whatever has come in when there is room for one more: a record or two when it is quiet,
+thousands under load. Nothing waits for a batch to fill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from streamsvc.transport.chunks import Delivery
+
+__all__ = ["Batches"]
+
+T = TypeVar("T")
+
+MAX_BATCH_ROWS = 4_096
+"""Requests of one batch, unless a single chunk has more."""
+MAX_WAITING_ROWS = 32_768
+"""Requests that wait for their turn; beyond it nothing more is taken from Kafka."""
+
+
+class Batches(Generic[T]):
+    """Takes deliveries in; scores batches concurrently; publishes in order; then acknowledges.
+
+    `score` answers a batch. `publish` sends an answer and returns what to await until it is safe;
+    it is called for one batch at a time, in order. `failed` is called once, with the first error of
+    either; nothing is published after it.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Sequence[Delivery]], Awaitable[T]],
+        publish: Callable[[T], Awaitable[Awaitable[None]]],
+        failed: Callable[[BaseException], None],
+        max_inflight: int,
+    ) -> None:
+        self._score = score
+        self._publish = publish
+        self._failed = failed
+        self._max_inflight = max_inflight
+        self._waiting: deque[Delivery] = deque()
+        self._waiting_rows = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._last_published = asyncio.Event()
+        self._last_published.set()
+        self._broken = False
+
+    async def put(self, delivery: Delivery) -> None:
+        """Take a delivery in; waits while too many do."""
+        await self._room.wait()
+        self._waiting.append(delivery)
+        self._waiting_rows += len(delivery.chunk)
+        self._start_batches()
+
+    async def drain(self) -> None:
+        """Return when everything that was taken in is acknowledged, or a batch has failed."""
+        await self._idle.wait()
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _start_batches(self) -> None:
+        while self._waiting and len(self._running) < self._max_inflight and not self._broken:
+            before, published = self._last_published, asyncio.Event()
+            self._last_published = published
+            task = asyncio.create_task(self._run(self._next(), before, published))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        _set(self._room, self._broken or self._waiting_rows < MAX_WAITING_ROWS)
+        _set(self._idle, self._broken or not (self._waiting or self._running))
+
+    def _next(self) -> list[Delivery]:
+        batch = [self._waiting.popleft()]
+        rows = len(batch[0].chunk)
+        while self._waiting and rows + len(self._waiting[0].chunk) <= MAX_BATCH_ROWS:
+            rows += len(self._waiting[0].chunk)
+            batch.append(self._waiting.popleft())
+        self._waiting_rows -= rows
+        return batch
+
+    async def _run(
+        self, batch: list[Delivery], before: asyncio.Event, published: asyncio.Event
+    ) -> None:
+        answer = await self._score(batch)
+        await before.wait()
+        safe = await self._publish(answer)
+        published.set()
+        await safe
+        for delivery in batch:
+            delivery.ack()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._broken:
+            self._broken = True
+            self._failed(error)
+        self._start_batches()
+
+
+def _set(event: asyncio.Event, holds: bool) -> None:
+    if holds:
+        event.set()
+    else:
+        event.clear()

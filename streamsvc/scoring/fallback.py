@@ -1,0 +1,175 @@
+"""The fallback ladder: every request gets an answer by its deadline, and the answer says whose.
+
+    model server  →  the same model in this process  →  the route's declared default
+
+A server that fails is left alone until a probe in the background has succeeded, so a dead Triton
+costs its timeout to a few batches and not to every one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from streamsvc.columns import F64, U8, Bools
+from streamsvc.errors import UnavailableError
+from streamsvc.scoring.model import F32, ModelServer
+
+__all__ = ["DEFAULT", "Endpoint", "Ladder", "Scores"]
+
+DEFAULT = "default"
+
+_log = structlog.get_logger(__name__)
+
+_FAILURES_TO_OPEN = 3
+_PROBE_TIMEOUT_S = 2.0
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 10.0
+_LEAST_TIMEOUT_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Answers to n requests; every array has shape (n,)."""
+
+    values: F32
+    step: U8
+    """The rung that answered: an index into `Ladder.names`."""
+    late: Bools
+    """The deadline had passed before any rung could answer."""
+
+
+class Endpoint:
+    """A model server behind a circuit breaker."""
+
+    def __init__(self, server: ModelServer, *, pause_s: float = _FIRST_PAUSE_S) -> None:
+        self.server = server
+        self._pause_s = pause_s
+        self._failures = 0
+        self._recovery: asyncio.Task[None] | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether calls go through: not from the third failure in a row to the next good probe."""
+        return self._recovery is None
+
+    async def predict(self, inputs: F32, timeout_s: float) -> F32:
+        """The server's answer. Raises UnavailableError, at once while the server is left alone."""
+        if not self.available:
+            raise UnavailableError(f"{self.server.name} failed repeatedly and is not asked for now")
+        try:
+            found = await self.server.predict(inputs, timeout_s)
+            if not np.isfinite(found).all():
+                raise UnavailableError(f"{self.server.name} answered with NaN or infinity")
+        except UnavailableError as error:
+            self._failed(error)
+            raise
+        self._failures = 0
+        return found
+
+    async def prove(self) -> None:
+        """Ask the server to get ready; one that cannot is left alone from the start."""
+        try:
+            await self.server.recover(_PROBE_TIMEOUT_S)
+        except UnavailableError as error:
+            self._leave_alone(error)
+
+    async def close(self) -> None:
+        """End the probe and the server's connections."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait([self._recovery])
+        await self.server.close()
+
+    def _failed(self, error: UnavailableError) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES_TO_OPEN and self._recovery is None:
+            self._leave_alone(error)
+
+    def _leave_alone(self, error: UnavailableError) -> None:
+        _log.warning("model_server_left_alone", server=self.server.name, error=str(error))
+        self._recovery = asyncio.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        pause_s = self._pause_s
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await self.server.recover(_PROBE_TIMEOUT_S)
+                break
+            except UnavailableError as error:
+                _log.info("model_server_still_away", server=self.server.name, error=str(error))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        _log.info("model_server_back", server=self.server.name)
+        self._failures = 0
+        self._recovery = None
+
+
+class Ladder:
+    """Endpoints in the order in which they are asked, and the default at the bottom.
+
+    `names[step]` is what a prediction says about its origin: None for the first endpoint.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], default: float, clock: Callable[[], float]
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self.names: tuple[str | None, ...] = (
+            None,
+            *(e.server.name for e in self.endpoints[1:]),
+            DEFAULT,
+        )
+        self._default = default
+        self._clock = clock
+
+    async def score(self, inputs: F32, deadline: F64) -> Scores:
+        """A score for every row of `inputs`, (n, features).
+
+        `deadline` has shape (n,), seconds on the ladder's clock. A row whose deadline has passed
+        when a rung is about to be asked goes to the default. A rung gets at most half of the time
+        that is left, so that the next one can still answer in time.
+        """
+        n = len(inputs)
+        values = np.full(n, self._default, np.float32)
+        step = np.full(n, len(self.names) - 1, np.uint8)
+        late = np.zeros(n, np.bool_)
+        for rung, endpoint in enumerate(self.endpoints):
+            now = self._clock()
+            alive: Bools = deadline > now
+            late = ~alive
+            if not alive.any():
+                break
+            left_s = float(deadline[alive].min()) - now
+            everyone = bool(alive.all())
+            try:
+                found = await endpoint.predict(
+                    inputs if everyone else inputs[alive], max(left_s / 2, _LEAST_TIMEOUT_S)
+                )
+            except UnavailableError:
+                # Counted by the rung that answers instead; the endpoint logs when it gives up.
+                continue
+            if everyone:
+                return Scores(found, np.full(n, rung, np.uint8), late)
+            values[alive] = found
+            step[alive] = rung
+            break
+        return Scores(values, step, late)
+
+    def give_up(self, late: Bools) -> Scores:
+        """The default for requests that have no vector to ask a model about."""
+        n = len(late)
+        return Scores(
+            np.full(n, self._default, np.float32),
+            np.full(n, len(self.names) - 1, np.uint8),
+            late,
+        )
+
+    async def close(self) -> None:
+        """Close every endpoint."""
+        for endpoint in self.endpoints:
+            await endpoint.close()

@@ -1,0 +1,78 @@
+"""Everything that scoring reads from the online store, in as few round trips as there can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from streamsvc.columns import BytesColumn
+from streamsvc.errors import IntegrityError
+from streamsvc.scoring.needs import MarkerId
+from streamsvc.store.client import call
+from streamsvc.store.keys import marker_key, row_keys
+from streamsvc.store.markers import Marker
+from streamsvc.store.row import RowLayout, Rows
+
+__all__ = ["StoreReads", "Wanted"]
+
+Wanted = tuple[str, RowLayout, BytesColumn]
+"""View, layout of its rows, entity keys."""
+
+MAX_KEYS = 4_096
+"""Keys of one `MGET`: a longer one would hold up everybody else for milliseconds."""
+
+
+class StoreReads:
+    """Blocking reads of one project's rows and markers. Thread-safe, as the client is."""
+
+    def __init__(self, client: redis.Redis, project: str) -> None:
+        self._client = client
+        self._project = project
+        self._decoder = msgspec.msgpack.Decoder(Marker)
+
+    def markers(self, ids: Sequence[MarkerId]) -> dict[MarkerId, Marker | None]:
+        """The markers of these state partitions; None where the store holds none."""
+        names = [marker_key(self._project, m.view, m.partition) for m in ids]
+        return self._decoded(ids, self._mget(names))
+
+    def read(
+        self, ids: Sequence[MarkerId], wanted: Sequence[Wanted]
+    ) -> tuple[dict[MarkerId, Marker | None], list[Rows]]:
+        """Markers, and the rows of every view asked for: at least what the markers promise.
+
+        Up to 4,096 keys are one `MGET`, which Redis runs at one instant; beyond that the markers
+        are in the first. Raises UnavailableError if the store does not answer.
+        """
+        names = [marker_key(self._project, m.view, m.partition) for m in ids]
+        for view, _, keys in wanted:
+            names += row_keys(self._project, view, keys)
+        found = self._mget(names)
+        rows = []
+        at = len(ids)
+        for _, layout, keys in wanted:
+            rows.append(layout.unpack(found[at : at + len(keys)]))
+            at += len(keys)
+        return self._decoded(ids, found[: len(ids)]), rows
+
+    def _mget(self, names: list[bytes]) -> list[Any]:
+        found: list[Any] = []
+        for i in range(0, len(names), MAX_KEYS):
+            found += call(self._client, "MGET", *names[i : i + MAX_KEYS])
+        return found
+
+    def _decoded(
+        self, ids: Sequence[MarkerId], found: Sequence[bytes | None]
+    ) -> dict[MarkerId, Marker | None]:
+        try:
+            return {
+                m: None if raw is None else self._decoder.decode(raw)
+                for m, raw in zip(ids, found, strict=True)
+            }
+        except msgspec.DecodeError as error:
+            raise IntegrityError(
+                f"The online store holds a damaged marker of project {self._project!r} ({error}): "
+                "restart the feature worker, which writes its markers again."
+            ) from error

@@ -1,0 +1,140 @@
+"""Predictions as JSON records, a batch at a time: one format string, filled in for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from streamsvc.columns import I64, Bools, BytesColumn, Column
+from streamsvc.entity_keys import key_text
+from streamsvc.scoring.model import F32
+
+__all__ = ["Predictions", "entity_texts", "prediction_ids", "prediction_records"]
+
+VARIANT = "champion"
+
+_json = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """n answers of one service to requests of one topic. Arrays have shape (n,)."""
+
+    service: str
+    model: str
+    model_version: str
+    topic: str
+    topic_id: str
+    """Of the request topic: a topic that was deleted and made again gives new prediction ids."""
+    partition: I64
+    offset: I64
+    entity: Mapping[str, Column]
+    """Join key -> value."""
+    score: F32
+    threshold: float
+    request_time_ms: I64
+    as_of_ms: I64
+    """-1 where no feature row was found."""
+    stale_ms: I64
+    ahead_ms: I64
+    fallback: Sequence[str | None]
+    queue_ms: I64
+    """From the request's Kafka timestamp until work on it began."""
+    stage_ms: Mapping[str, float]
+    """The later stages, which the whole batch went through together."""
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+def prediction_ids(p: Predictions) -> list[bytes]:
+    """The same request gives the same id, whoever scores it and however often."""
+    form = b"%b-%%d-%%d-%b" % (
+        _escaped(f"{p.service}-{p.topic}"),
+        _escaped(p.topic_id[:8]),
+    )
+    return [form % row for row in zip(p.partition.tolist(), p.offset.tolist(), strict=True)]
+
+
+def entity_texts(entity: Mapping[str, Column]) -> list[bytes]:
+    """Record keys: the entity's join keys in sorted order as text, joined by `|`; null is empty."""
+    columns = [_texts(key_text(entity[name])) for name in sorted(entity)]
+    if len(columns) == 1:
+        return columns[0]
+    return [b"|".join(parts) for parts in zip(*columns, strict=True)]
+
+
+def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
+    """The records' values: one JSON object each, described in docs/predictions.md."""
+    names = sorted(p.entity)
+    stages = "".join(f",{_json.encode(name).decode()}:{ms:.3f}" for name, ms in p.stage_ms.items())
+    form = b"".join(
+        (
+            b'{"prediction_id":"%b","service":',
+            _constant(p.service),
+            b',"entity":{',
+            b",".join(_constant(name) + b":%b" for name in names),
+            b'},"score":%.9g,"decision":%b,"model":',
+            _constant(p.model),
+            b',"model_version":',
+            _constant(p.model_version),
+            b',"variant":',
+            _constant(VARIANT),
+            b',"request_time_ms":%d,"as_of_ms":%b,"stale_ms":%d,"ahead_ms":%d,"fallback":%b',
+            b',"latency_ms":{"queue":%d',
+            stages.replace("%", "%%").encode(),
+            b'},"source":{"topic":',
+            _constant(p.topic),
+            b',"partition":%d,"offset":%d}}',
+        )
+    )
+    rows: Iterable[tuple[object, ...]] = zip(
+        ids,
+        *(_values(p.entity[name]) for name in names),
+        p.score.tolist(),
+        _choices(p.score >= p.threshold),
+        p.request_time_ms.tolist(),
+        _or_null(p.as_of_ms),
+        p.stale_ms.tolist(),
+        p.ahead_ms.tolist(),
+        _fallbacks(p.fallback),
+        p.queue_ms.tolist(),
+        p.partition.tolist(),
+        p.offset.tolist(),
+        strict=True,
+    )
+    return [form % row for row in rows]
+
+
+def _escaped(text: str) -> bytes:
+    return text.replace("%", "%%").encode()
+
+
+def _constant(text: str) -> bytes:
+    return _escaped(_json.encode(text).decode())
+
+
+def _texts(column: BytesColumn) -> list[bytes]:
+    return [b"" if text is None else text for text in column.to_bytes_list()]
+
+
+def _values(column: Column) -> list[bytes]:
+    """Every value as JSON."""
+    if isinstance(column, BytesColumn):
+        return [_json.encode(text) for text in column.to_pylist()]
+    return [b"null" if text is None else text for text in key_text(column).to_bytes_list()]
+
+
+def _choices(flags: Bools) -> list[bytes]:
+    return [b"true" if flag else b"false" for flag in flags.tolist()]
+
+
+def _or_null(values: I64) -> list[bytes]:
+    return [b"null" if v < 0 else b"%d" % v for v in values.tolist()]
+
+
+def _fallbacks(names: Sequence[str | None]) -> list[bytes]:
+    known = {name: _json.encode(name) for name in set(names)}
+    return [known[name] for name in names]

@@ -1,0 +1,121 @@
+"""The served log: every vector that a model was given, as columns, for parity, drift, retraining.
+
+One record is one Arrow IPC stream with one batch. Columns:
+
+    prediction_id                  string
+    entity.<join key>              int64 or string
+    request_time_ms, as_of_ms      int64; as_of_ms is -1 where no feature row was found
+    position.<view>                struct {incarnation, offset, as_of_ms} of int64; -1 without a row
+    features                       fixed-size list of float32, in the model's order
+    score                          float32
+    model_version, variant, fallback   dictionary-encoded strings; fallback is null for the model
+
+The schema's metadata names `service`, `model` and, as a JSON list, `features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from streamsvc.columns import BytesColumn, Column
+from streamsvc.scoring.records import VARIANT, Predictions
+from streamsvc.scoring.vectors import Vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["MAX_RECORD_BYTES", "read_served", "served_records"]
+
+MAX_RECORD_BYTES = 512 * 1024
+"""A longer batch becomes several records: brokers and clients refuse more than 1 MB by default."""
+
+
+def served_records(
+    predictions: Predictions, ids: Sequence[bytes], vectors: Vectors, features: Sequence[str]
+) -> list[bytes]:
+    """The records of one batch of predictions; `features` names the columns of the matrix."""
+    if not len(predictions):
+        return []
+    batch = _batch(predictions, ids, vectors, features)
+    rows = max(1, int(MAX_RECORD_BYTES * len(predictions) / max(1, batch.nbytes)))
+    return [_encoded(part) for part in _slices(batch, rows)]
+
+
+def read_served(raw: bytes) -> pa.RecordBatch:
+    """The batch in one record of a served log."""
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(raw) as reader:
+        return reader.read_next_batch()
+
+
+def _batch(
+    p: Predictions, ids: Sequence[bytes], vectors: Vectors, features: Sequence[str]
+) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    n = len(p)
+    columns: dict[str, Any] = {"prediction_id": pa.array(ids, pa.binary()).cast(pa.string())}
+    for name, column in p.entity.items():
+        columns[f"entity.{name}"] = _arrow(column)
+    columns["request_time_ms"] = pa.array(p.request_time_ms)
+    columns["as_of_ms"] = pa.array(p.as_of_ms)
+    for view, position in vectors.positions.items():
+        columns[f"position.{view}"] = pa.StructArray.from_arrays(
+            [position.incarnation, position.offset, position.as_of],
+            ["incarnation", "offset", "as_of_ms"],
+        )
+    columns["features"] = pa.FixedSizeListArray.from_arrays(
+        pa.array(vectors.matrix.reshape(-1)), vectors.matrix.shape[1]
+    )
+    columns["score"] = pa.array(p.score)
+    columns["model_version"] = _repeated(p.model_version, n)
+    columns["variant"] = _repeated(VARIANT, n)
+    columns["fallback"] = pa.array(p.fallback, pa.string()).dictionary_encode()
+    return pa.RecordBatch.from_arrays(
+        list(columns.values()),
+        schema=pa.schema(
+            [pa.field(name, array.type) for name, array in columns.items()],
+            metadata=_metadata(p, features),
+        ),
+    )
+
+
+def _metadata(p: Predictions, features: Sequence[str]) -> Mapping[str, bytes]:
+    return {
+        "service": p.service.encode(),
+        "model": p.model.encode(),
+        "features": msgspec.json.encode(list(features)),
+    }
+
+
+def _arrow(column: Column) -> Any:
+    import pyarrow as pa
+
+    if isinstance(column, BytesColumn):
+        return pa.array(column.to_pylist(), pa.string())
+    return pa.array(column.values, mask=~column.valid)
+
+
+def _repeated(text: str, n: int) -> Any:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([text]))
+
+
+def _slices(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+def _encoded(batch: pa.RecordBatch) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())

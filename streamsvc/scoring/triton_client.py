@@ -1,0 +1,148 @@
+"""Triton over gRPC: float32 matrices in, probabilities out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from streamsvc.errors import UnavailableError
+from streamsvc.models.artifact import ModelCard
+from streamsvc.models.triton_config import INPUT, OUTPUT
+from streamsvc.scoring.model import F32
+
+if TYPE_CHECKING:
+    from streamsvc.settings import Settings
+
+__all__ = ["MAX_ROWS", "TritonModel"]
+
+_LOAD_TIMEOUT_S = 120.0
+"""Loading starts a Python process in the server, which imports XGBoost."""
+
+
+MAX_ROWS = 8192
+"""Rows of one request; a larger batch becomes several requests that are under way together."""
+
+# `channel_args` replaces the client's own defaults, so the message sizes and keepalive that it
+# would have set stand here again.
+_CHANNEL_ARGS = (
+    ("grpc.max_send_message_length", 2**31 - 1),
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A restarted server is found again within a second; the default backs off to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class TritonModel:
+    """One version of one model on one Triton server.
+
+    At most `max_inflight` requests are under way at once; further ones wait their turn, and the
+    wait counts against their timeout.
+    """
+
+    name = "triton"
+
+    def __init__(self, address: str, card: ModelCard, *, max_inflight: int, **tls: Any) -> None:
+        from tritonclient.grpc import aio
+
+        self._model = card.model
+        self._version = str(card.version)
+        self._features = len(card.features)
+        self._address = address
+        self._slots = asyncio.Semaphore(max_inflight)
+        self._client: Any = aio.InferenceServerClient(
+            address, channel_args=list(_CHANNEL_ARGS), **tls
+        )
+        self._outputs = [aio.InferRequestedOutput(OUTPUT)]
+
+    @classmethod
+    def connect(cls, settings: Settings, card: ModelCard) -> TritonModel:
+        """A client with the settings' endpoint, TLS and bound on requests under way."""
+        return cls(
+            settings.triton_grpc_url,
+            card,
+            max_inflight=settings.max_inflight_batches,
+            **_tls(settings),
+        )
+
+    async def predict(self, inputs: F32, timeout_s: float) -> F32:
+        """Scores of a batch. Raises UnavailableError for any reason that there are none."""
+        parts = [inputs[i : i + MAX_ROWS] for i in range(0, len(inputs), MAX_ROWS)]
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await asyncio.gather(*(self._infer(part, timeout_s) for part in parts))
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"Triton at {self._address} gave no answer within {timeout_s:.3f} s"
+            ) from error
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    async def recover(self, timeout_s: float) -> None:
+        """Load the model if the server forgot it (explicit mode does at a restart), then ask it."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                ready = await self._client.is_model_ready(self._model, self._version)
+            if not ready:
+                async with asyncio.timeout(_LOAD_TIMEOUT_S):
+                    await self._client.load_model(self._model)
+        except (InferenceServerException, TimeoutError) as error:
+            raise UnavailableError(f"Triton at {self._address}: {error}") from error
+        await self.predict(np.zeros((1, self._features), np.float32), timeout_s)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way fail."""
+        await self._client.close()
+
+    async def _infer(self, inputs: F32, timeout_s: float) -> F32:
+        from tritonclient.grpc import aio
+        from tritonclient.utils import InferenceServerException
+
+        tensor = aio.InferInput(INPUT, list(inputs.shape), "FP32")
+        tensor.set_data_from_numpy(np.ascontiguousarray(inputs))
+        async with self._slots:
+            try:
+                result = await self._client.infer(
+                    self._model,
+                    [tensor],
+                    model_version=self._version,
+                    outputs=self._outputs,
+                    # `timeout` bounds the server's queue, `client_timeout` the whole call.
+                    timeout=max(1, int(timeout_s * 1e6)),
+                    client_timeout=timeout_s,
+                )
+            except InferenceServerException as error:
+                raise UnavailableError(
+                    f"Triton at {self._address}, model {self._model} version {self._version}: "
+                    f"{error.message()}"
+                ) from error
+        scores = result.as_numpy(OUTPUT)
+        # A last dimension of 1 may come squeezed; nothing at all is how a server whose numpy does
+        # not fit its backend answers.
+        if scores is None or scores.size != len(inputs):
+            raise UnavailableError(
+                f"Triton at {self._address}, model {self._model}: {len(inputs)} rows were sent, "
+                f"the answer has the shape {None if scores is None else scores.shape}"
+            )
+        return np.asarray(scores, np.float32).reshape(len(inputs))
+
+
+def _tls(settings: Settings) -> Mapping[str, Any]:
+    if settings.triton_ssl_ca is None:
+        return {}
+    cert, key = settings.triton_ssl_cert, settings.triton_ssl_key
+    return {
+        "ssl": True,
+        "root_certificates": str(settings.triton_ssl_ca),
+        "certificate_chain": None if cert is None else str(cert),
+        "private_key": None if key is None else str(key),
+    }
