@@ -36,7 +36,6 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("worker", "worker", RUN),
     ("produce", "produce", DATA),
     ("predictions", "predictions", DATA),
-    ("topics", "topics", DATA),
     ("train", "train", MODELS),
 )
 
