@@ -49,9 +49,12 @@ up: setup ## Start Kafka, Valkey and Triton for feature_repo
 down: setup ## Stop them; data stays (ARGS=-v removes it)
 	$(BIN)/streamsvc -c feature_repo down $(ARGS)
 
-lock: setup ## Write requirements.lock anew from pyproject.toml
+lock: setup ## Write the locks anew: ours, Triton's environment, the Kafka jars
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	  --python-version 3.11 --all-extras pyproject.toml -o requirements.lock
+	cd streamsvc/local && $(CURDIR)/$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --no-deps --python-version 3.11 triton.in -o triton.lock
+	$(BIN)/python -m streamsvc.local.kafka_jars
 
 clean: ## Remove what can be made again (keeps .venv and the stack's data)
 	rm -rf dist build htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \

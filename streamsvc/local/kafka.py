@@ -39,6 +39,9 @@ PROPERTIES = {
     "share.coordinator.state.topic.min.isr": 1,
     # Without this the first member of every group waits 3 s for others.
     "group.initial.rebalance.delay.ms": 0,
+    # After a kill the controller takes the old broker for alive for this long (default 9 s).
+    "broker.session.timeout.ms": 4_000,
+    "broker.heartbeat.interval.ms": 1_000,
     # Lets a test take a worker for dead sooner than in production.
     "group.min.session.timeout.ms": 1_000,
     # A misspelt topic is an error, not a new topic.

@@ -11,10 +11,11 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ProcessId", "identify", "is_alive", "marked", "spawn", "stop"]
+__all__ = ["ProcessId", "identify", "is_alive", "marked", "send", "spawn", "stop"]
 
 MARK = "_STREAMSVC_STACK"
 """Environment variable of every process of a stack. Not a setting, hence the underscore."""
@@ -94,27 +95,35 @@ def marked(mark: str) -> list[ProcessId]:
     return found
 
 
-def stop(mark: str, grace_s: float) -> None:
-    """End every process with this mark: SIGTERM, and SIGKILL for what is left after `grace_s`.
+def stop(mark: str, grace_s: float, known: ProcessId | None = None) -> bool:
+    """End `known` and every process with this mark: SIGTERM, and SIGKILL after `grace_s` seconds.
 
-    Returns when none is left. Processes are looked up anew each time, so one that was being
-    started meanwhile does not get away.
+    Returns, once none is left, whether there was one. Processes are looked up anew each time, so
+    one that was being started meanwhile does not get away.
     """
-    signal_all(mark, signal.SIGTERM)
+    first = send(signal.SIGTERM, mark, known)
     deadline = time.monotonic() + grace_s
-    while marked(mark):
-        if time.monotonic() > deadline:
-            signal_all(mark, signal.SIGKILL)
+    left = first
+    while left:
         time.sleep(_POLL_S)
+        late = time.monotonic() > deadline
+        left = send(signal.SIGKILL if late else None, mark, known)
+    return first > 0
 
 
-def signal_all(mark: str, number: signal.Signals) -> None:
-    """Send a signal to every process with this mark."""
-    for process in marked(mark):
-        try:
-            os.kill(process.pid, number)
-        except ProcessLookupError:
-            continue
+def send(number: signal.Signals | None, mark: str, known: ProcessId | None = None) -> int:
+    """Send a signal (None: none) to `known` and every process with this mark; how many there are.
+
+    `known` counts only while it is still that process, not another that got its pid.
+    """
+    found = set(marked(mark))
+    if known is not None and is_alive(known):
+        found.add(known)
+    for process in found:
+        if number is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+    return len(found)
 
 
 def _reap(pid: int) -> None:

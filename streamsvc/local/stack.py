@@ -92,14 +92,10 @@ class LocalStack:
             return []
         with self._state.exclusive():
             services = self._services()
-            marks = {s.name: self._paths.mark(s.name) for s in services}
-            ran = [name for name, mark in marks.items() if processes.marked(mark)]
             # All are told first, so that they shut down side by side.
-            processes.signal_all(str(self._paths.root), signal.SIGTERM)
+            ran = [s.name for s in services if self._tell(s)]
             for service in services:
-                processes.stop(marks[service.name], service.stop_s)
-                service.clean_up()
-                self._state.stopped(service.name)
+                self._end(service)
             self._paths.endpoints.unlink(missing_ok=True)
             if volumes:
                 shutil.rmtree(self._paths.root)
@@ -139,9 +135,19 @@ class LocalStack:
         ours = service.endpoints(last)[service.setting] if last else None
         return given is not None and given != ours
 
-    def _give_way(self, service: Service, reason: str) -> None:
-        processes.stop(self._paths.mark(service.name), service.stop_s)
+    def _tell(self, service: Service) -> bool:
+        """Ask a server to end; whether there was anything to ask."""
+        known = self._state.process(service.name)
+        return processes.send(signal.SIGTERM, self._paths.mark(service.name), known) > 0
+
+    def _end(self, service: Service) -> None:
+        known = self._state.process(service.name)
+        processes.stop(self._paths.mark(service.name), service.stop_s, known)
+        service.clean_up()
         self._state.stopped(service.name)
+
+    def _give_way(self, service: Service, reason: str) -> None:
+        self._end(service)
         self._state.in_process_because = reason
         self._report.line(
             f"[yellow]Models run inside the scoring worker, not on Triton:[/yellow] {reason}"

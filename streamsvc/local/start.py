@@ -153,6 +153,7 @@ class Starter:
         given_up.append((service, str(error)))
 
     def _stop(self, service: Service) -> None:
-        processes.stop(self._paths.mark(service.name), service.stop_s)
+        known = self._state.process(service.name)
+        processes.stop(self._paths.mark(service.name), service.stop_s, known)
         service.clean_up()
         self._state.stopped(service.name)

@@ -47,6 +47,11 @@ class StackState:
         memory["ports"] = {**memory.get("ports", {}), service: dict(running.ports)}
         write_json(self._paths.memory, memory)
 
+    def process(self, service: str) -> ProcessId | None:
+        """The process of the pid file."""
+        running = self.running(service)
+        return None if running is None else running.process
+
     def stopped(self, service: str) -> None:
         """Remove the pid file."""
         self._paths.pid(service).unlink(missing_ok=True)

@@ -51,6 +51,8 @@ class Valkey(Service):
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
+            # Its title would be written over the environment, and with it over the stack's mark.
+            "set-proc-title": "no",
         }
         flags = [part for key, value in options.items() for part in (f"--{key}", value)]
         return Launch((self._program, *flags), dict(os.environ))
