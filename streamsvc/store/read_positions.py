@@ -1,8 +1,8 @@
 """How far each source partition has been read, and up to when that was everything there was.
 
 A view behind a shuffle is filled by other workers than those that read its source. Those publish
-(offset, instant): at this instant the broker held nothing at or after this offset. A group whose
-source vector has reached every such offset has then seen everything up to the earliest instant.
+(offset, instant): what the broker held at this instant lies below this offset. A group whose source
+vector has reached every such offset contains everything up to the earliest of the instants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ReadPosition", "read_until_ms", "share_read_positions"]
 
 
 class ReadPosition(msgspec.Struct, frozen=True, array_like=True):
-    """Next offset of a source partition, and the wall-clock ms at which nothing lay behind it."""
+    """Next offset of a source partition, and the wall-clock ms until which that was everything."""
 
     offset: int
     at_ms: int

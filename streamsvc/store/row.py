@@ -73,19 +73,6 @@ class Rows:
     def __len__(self) -> int:
         return len(self.present)
 
-    def matrix(self, features: Sequence[str]) -> NDArray[np.float32]:
-        """These features as a float32 matrix, shape (n, len(features)); null is NaN.
-
-        Raises KeyError for a feature that was not read and TypeError for one that is no number.
-        """
-        out = np.empty((len(self), len(features)), np.float32)
-        for j, feature in enumerate(features):
-            column = self.values[feature]
-            if isinstance(column, BytesColumn):
-                raise TypeError(f"feature {feature!r} is not a number")
-            out[:, j] = np.where(column.valid, column.values, np.nan)
-        return out
-
 
 class RowLayout:
     """Packs and unpacks the rows of one view.
@@ -151,59 +138,64 @@ class RowLayout:
 
     def unpack(self, rows: Sequence[bytes | None]) -> Rows:
         """The columns of rows as stored; None, another schema's and damaged rows are absent."""
+        joined, start, end, damaged = _join(rows)
         n, k = len(rows), len(self.features)
-        found = [row for row in rows if row]
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        if (lengths & 7).any():
-            # Not ours at all: what is no multiple of 8 would shift every row behind it.
-            rows = [row if row and len(row) % 8 == 0 else None for row in rows]
-            damaged = len(found)
-            found = [row for row in rows if row]
-            damaged -= len(found)
-            lengths = np.fromiter(map(len, found), np.int64, len(found))
-        else:
-            damaged = 0
-        joined = np.frombuffer(b"".join(found), np.uint8)
-        start = np.full(n, -1, np.int64)
-        end = np.full(n, -1, np.int64)
-        there = (
-            slice(None)
-            if len(found) == n
-            else np.flatnonzero(np.fromiter(map(bool, rows), np.bool_, n))
-        )
-        stop = np.cumsum(lengths)
-        start[there] = stop - lengths
-        end[there] = stop
-        header = np.zeros((4, n), np.int64)
-        words = np.zeros((k, n), np.int64)
-        tail_end = np.zeros((k, n), np.int64)
-        valid = np.zeros((k, n), np.bool_)
-        present = np.zeros(n, np.bool_)
+        # One allocation each: for a single row, making arrays costs more than filling them.
+        numbers = np.zeros((4 + 2 * k, n), np.int64)
+        flags = np.zeros((1 + k, n), np.bool_)
         foreign = kernels.unpack(
             joined.view(np.int64),
-            start >> 3,
-            end >> 3,
+            start,
+            end,
             self.fingerprint,
             self._bitmap_words,
             self._in_tail,
-            header,
-            words,
-            tail_end,
-            valid,
-            present,
+            numbers,
+            flags,
         )
+        incarnation, offset, as_of, valid_until, *words = numbers
+        present, *valid = flags
+        floats = numbers.view(np.float64)
         values: dict[str, Column] = {}
         for i, (name, kind) in enumerate(self.types.items()):
-            if self._in_tail[i]:
-                values[name] = BytesColumn(joined, words[i], tail_end[i], valid[i])
-            elif kind in _FLOATS:
-                values[name] = NumericColumn(words[i].view(np.float64), valid[i])
+            if kind in _FLOATS:
+                values[name] = NumericColumn(floats[4 + i], valid[i])
+            elif kind in _INTEGERS:
+                values[name] = NumericColumn(words[i], valid[i])
             elif kind == _BOOL:
                 values[name] = NumericColumn(words[i] != 0, valid[i])
             else:
-                values[name] = NumericColumn(words[i], valid[i])
-        incarnation, offset, as_of, valid_until = header
-        return Rows(present, incarnation, offset, as_of, valid_until, values, foreign + damaged)
+                values[name] = BytesColumn(joined, words[i], words[k + i], valid[i])
+        return Rows(
+            present, incarnation, offset, as_of, valid_until, values, int(foreign) + damaged
+        )
+
+
+def _join(rows: Sequence[bytes | None]) -> tuple[U8, I64, I64, int]:
+    """All rows in one buffer, where each begins and ends in words, and how many cannot be ours.
+
+    An absent row begins at -1. What is no multiple of 8 bytes long would shift every row behind it.
+    """
+    found = [row for row in rows if row]
+    lengths = np.fromiter(map(len, found), np.int64, len(found))
+    damaged = 0
+    if (lengths & 7).any():
+        rows = [row if row and len(row) % 8 == 0 else None for row in rows]
+        kept = [row for row in rows if row]
+        damaged = len(found) - len(kept)
+        found = kept
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+    stop = np.cumsum(lengths >> 3)
+    begin = stop - (lengths >> 3)
+    joined = np.frombuffer(b"".join(found), np.uint8)
+    if len(found) == len(rows):
+        return joined, begin, stop, damaged
+    there = np.fromiter(map(bool, rows), np.bool_, len(rows))
+    start = np.full(len(rows), -1, np.int64)
+    end = start.copy()
+    start[there] = begin
+    end[there] = stop
+    return joined, start, end, damaged
 
 
 def _to_words(column: NumericColumn, kind: str) -> tuple[I64, Bools]:

@@ -71,17 +71,15 @@ def unpack(
     fingerprint: int,
     bitmap_words: int,
     in_tail: Bools,
-    header: NDArray[np.int64],
-    values: NDArray[np.int64],
-    tail_end: NDArray[np.int64],
-    valid: NDArray[Any],
-    present: Bools,
+    numbers: NDArray[np.int64],
+    flags: NDArray[Any],
 ) -> int:
     """Spread rows `words[start[i]:end[i]]` into columns; `start[i] < 0` is an absent row.
 
-    `header` receives incarnation, offset, as_of and valid_until; `values[f]` the words of feature
-    f, which for a feature in the tail are replaced by where its bytes begin in the whole buffer,
-    and `tail_end[f]` where they end. Returns how many rows were of another schema or damaged.
+    `numbers` receives incarnation, offset, as_of and valid_until, then a row of words for each
+    feature; for a feature in the tail that is where its bytes begin in the whole buffer, and, as
+    many rows further down, where they end. `flags` receives what is present, then what is valid
+    for each feature. Returns how many rows were of another schema or damaged.
     """
     foreign = 0
     features = len(in_tail)
@@ -103,18 +101,19 @@ def unpack(
         if damaged:
             foreign += 1
             continue
-        present[i] = True
-        header[0, i] = _swapped(words[p])
-        header[1, i] = (_swapped(words[p] >> 32) << 32) | _swapped(words[p + 1])
+        flags[0, i] = True
+        numbers[0, i] = _swapped(words[p])
+        numbers[1, i] = (_swapped(words[p] >> 32) << 32) | _swapped(words[p + 1])
         as_of = (_swapped(words[p + 1] >> 32) << 32) | _swapped(words[p + 2])
-        header[2, i] = as_of ^ np.int64(-0x8000000000000000)
-        header[3, i] = words[p + 3]
+        numbers[2, i] = as_of ^ np.int64(-0x8000000000000000)
+        numbers[3, i] = words[p + 3]
         for f in range(features):
             word = words[p + first + f]
-            valid[f, i] = (words[p + _HEADER_WORDS + (f >> 6)] >> (f & 63)) & 1
+            bits = words[p + _HEADER_WORDS + (f >> 6)]
+            flags[1 + f, i] = (bits >> (f & 63)) & 1
             if in_tail[f]:
-                values[f, i] = tail + (word & 0xFFFFFFFF)
-                tail_end[f, i] = values[f, i] + ((word >> 32) & 0xFFFFFFFF)
+                numbers[4 + f, i] = tail + (word & 0xFFFFFFFF)
+                numbers[4 + features + f, i] = numbers[4 + f, i] + ((word >> 32) & 0xFFFFFFFF)
             else:
-                values[f, i] = word
+                numbers[4 + f, i] = word
     return foreign

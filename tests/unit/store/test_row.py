@@ -190,15 +190,3 @@ def test_values_of_the_wrong_kind_are_refused() -> None:
         RowLayout({"s": "String"}).pack({"s": numeric([1])}, 0, 0, zero, zero)
     with pytest.raises(TypeError, match="'x' is Int64"):
         RowLayout({"x": "Int64"}).pack({"x": strings(["1"])}, 0, 0, zero, zero)
-
-
-def test_matrix_is_float32_in_the_order_asked_for() -> None:
-    layout = RowLayout({"a": "Int64", "b": "Float64", "c": "Bool", "s": "String"})
-    zero = np.zeros(1, np.int64)
-    values = {"a": numeric([3]), "b": numeric([None]), "c": numeric([True]), "s": strings(["x"])}
-    read = layout.unpack([layout.pack(values, 0, 0, zero, zero).row(0), None])
-    matrix = read.matrix(["c", "b", "a"])
-    assert matrix.dtype == np.float32
-    np.testing.assert_array_equal(matrix, [[1, np.nan, 3], [np.nan, np.nan, np.nan]])
-    with pytest.raises(TypeError, match="not a number"):
-        read.matrix(["s"])
