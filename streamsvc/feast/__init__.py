@@ -3,6 +3,12 @@
 Importing this package imports Feast, which takes seconds; nothing that must start fast does.
 """
 
+from streamsvc.feast.offline_store import WindowedOfflineStore, WindowedOfflineStoreConfig
 from streamsvc.feast.online_store import PackedRedisOnlineStore, PackedRedisOnlineStoreConfig
 
-__all__ = ["PackedRedisOnlineStore", "PackedRedisOnlineStoreConfig"]
+__all__ = [
+    "PackedRedisOnlineStore",
+    "PackedRedisOnlineStoreConfig",
+    "WindowedOfflineStore",
+    "WindowedOfflineStoreConfig",
+]

@@ -72,6 +72,7 @@ def read_examples(repo: Path, service: str, labels: pd.DataFrame, label: str) ->
 
     Raises ConfigurationError where the service is not applied, or a feature is not a number.
     """
+    import pyarrow as pa
     from feast import FeatureStore
     from feast.errors import FeastObjectNotFoundException
 
@@ -87,12 +88,12 @@ def read_examples(repo: Path, service: str, labels: pd.DataFrame, label: str) ->
     # The label travels along, so that it stays with its row whatever the store does to the order.
     job = store.get_historical_features(labels, feast_service, full_feature_names=True)
     table = job.to_arrow()
-    event_ms = table.column(TIME_COLUMN).cast("timestamp[ms, tz=UTC]", safe=False).cast("int64")
+    times = table.column(TIME_COLUMN).cast(pa.timestamp("ms", "UTC"), safe=False)
     return Examples(
         features,
         matrix_of(table, features),
         table.column(label).to_numpy().astype(np.bool_),
-        event_ms.to_numpy().astype(np.int64),
+        times.cast(pa.int64()).to_numpy().astype(np.int64),
     )
 
 
