@@ -113,7 +113,9 @@ class Pipeline:
         stage_ms = {"decode": 1e3 * (clock() - started)}
 
         mark = clock()
-        rows = await self._features(prepared, deadline, stage_ms)
+        rows = None
+        if len(deadline):
+            rows = await self._features(prepared, deadline, stage_ms)
         if rows is None:
             vectors = self._no_vectors(prepared)
             scores = self.ladder.give_up(deadline <= clock())

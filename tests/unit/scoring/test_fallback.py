@@ -1,0 +1,103 @@
+"""The ladder: order, deadline, marks, circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from support.scoring import Model
+
+from streamsvc.scoring.fallback import Endpoint, Ladder
+
+MATRIX = np.array([[0.1], [0.9], [np.nan]], np.float32)
+ALIVE = np.full(3, 1_000.0)
+
+
+def ladder(*models: Model, now: float = 0.0) -> Ladder:
+    return Ladder([Endpoint(m, pause_s=0) for m in models], 0.5, lambda: now)
+
+
+async def test_the_first_rung_answers():
+    triton, local = Model(), Model("in-process")
+    rungs = ladder(triton, local)
+    scores = await rungs.score(MATRIX, ALIVE)
+    assert scores.values.tolist() == pytest.approx([0.1, 0.9, 0.25])
+    assert [rungs.names[s] for s in scores.step] == [None] * 3
+    assert not local.calls
+
+
+async def test_a_dead_server_is_replaced_by_the_copy_and_then_by_the_default():
+    rungs = ladder(Model(error="gone"), Model("in-process"))
+    scores = await rungs.score(MATRIX, ALIVE)
+    assert [rungs.names[s] for s in scores.step] == ["in-process"] * 3
+    assert scores.values[1] == np.float32(0.9)
+    nobody = ladder(Model(error="gone"), Model("in-process", error="gone too"))
+    scores = await nobody.score(MATRIX, ALIVE)
+    assert [nobody.names[s] for s in scores.step] == ["default"] * 3
+    assert scores.values.tolist() == [0.5] * 3
+    assert not scores.late.any()
+
+
+async def test_a_request_past_its_deadline_gets_the_default_and_the_others_their_score():
+    triton = Model()
+    rungs = ladder(triton, now=10.0)
+    scores = await rungs.score(MATRIX, np.array([9.0, 12.0, 10.0]))
+    assert [rungs.names[s] for s in scores.step] == ["default", None, "default"]
+    assert scores.late.tolist() == [True, False, True]
+    assert scores.values.tolist() == [0.5, np.float32(0.9), 0.5]
+    assert [len(c) for c in triton.calls] == [1]
+    # Half of what is left, so that another rung could still answer in time.
+    assert triton.timeouts == [1.0]
+
+
+async def test_nobody_is_asked_when_every_deadline_has_passed():
+    triton = Model()
+    scores = await ladder(triton, now=10.0).score(MATRIX, np.full(3, 1.0))
+    assert scores.late.all()
+    assert not triton.calls
+
+
+async def test_an_answer_that_is_no_number_counts_as_none():
+    bad = Model()
+    bad.predict = lambda inputs, timeout_s: asyncio.sleep(0, np.full(len(inputs), np.nan))
+    rungs = ladder(bad, Model("in-process"))
+    scores = await rungs.score(MATRIX, ALIVE)
+    assert [rungs.names[s] for s in scores.step] == ["in-process"] * 3
+
+
+async def test_a_server_that_keeps_failing_is_left_alone_until_it_has_proved_itself():
+    triton = Model(error="gone")
+    endpoint = Endpoint(triton, pause_s=0)
+    rungs = Ladder([endpoint, Endpoint(Model("in-process"))], 0.5, lambda: 0.0)
+    for _ in range(3):
+        await rungs.score(MATRIX, ALIVE)
+    assert not endpoint.available
+    asked = len(triton.calls)
+    await rungs.score(MATRIX, ALIVE)
+    assert len(triton.calls) == asked
+    triton.error = None
+    while not endpoint.available:
+        await asyncio.sleep(0)
+    scores = await rungs.score(MATRIX, ALIVE)
+    assert not scores.step.any()
+    await rungs.close()
+    assert triton.closed
+
+
+async def test_one_failure_is_forgiven():
+    triton = Model(error="hiccup")
+    endpoint = Endpoint(triton)
+    rungs = Ladder([endpoint], 0.5, lambda: 0.0)
+    for error in ("hiccup", "hiccup", None, "hiccup", "hiccup"):
+        triton.error = error
+        await rungs.score(MATRIX, ALIVE)
+    assert endpoint.available
+
+
+async def test_a_server_that_is_away_at_the_start_is_not_asked():
+    triton = Model(error="not yet")
+    endpoint = Endpoint(triton)
+    await endpoint.prove()
+    assert not endpoint.available
+    await endpoint.close()

@@ -1,0 +1,258 @@
+"""The whole path in memory: request bytes in, prediction records out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import orjson
+import pytest
+from support.scoring import (
+    CARDS,
+    FEATURES,
+    LIMITS,
+    NOW_MS,
+    REQUESTS,
+    SHOPS,
+    Model,
+    card,
+    chunk,
+    plan,
+    request,
+)
+
+from streamsvc.columns import numeric
+from streamsvc.entity_keys import decode_entity_key
+from streamsvc.errors import UnavailableError
+from streamsvc.events.decode import Decoder
+from streamsvc.events.wire import AFTER_HEADER, CLOCK_HEADER
+from streamsvc.scoring.fallback import Endpoint, Ladder
+from streamsvc.scoring.inputs import service_inputs
+from streamsvc.scoring.needs import UNKNOWN_LAG_MS, MarkerId
+from streamsvc.scoring.output import Writer
+from streamsvc.scoring.pipeline import Clock, Pipeline
+from streamsvc.scoring.requests import RequestReader
+from streamsvc.store.markers import Marker
+from streamsvc.store.row import RowLayout
+
+PARTITIONS = 4
+
+
+class Reads:
+    """A store in a dictionary: (view, entity) -> sum; everything else follows from it."""
+
+    def __init__(self):
+        self.sums = {("shops", 7): 0.75, ("cards", "c1"): 3.0, ("limits", "c1"): 50.0}
+        self.read_until_ms = NOW_MS
+        self.applied = {}
+        self.absent = set()
+        self.log = []
+        self.errors = []
+
+    def markers(self, ids):
+        self.log.append("markers")
+        self._fail()
+        return {i: self._marker(i) for i in ids}
+
+    def read(self, ids, wanted):
+        self.log.append("read")
+        self._fail()
+        return {i: self._marker(i) for i in ids}, [self._rows(*w) for w in wanted]
+
+    def _fail(self):
+        if self.errors:
+            raise self.errors.pop()
+
+    def _marker(self, marker_id: MarkerId):
+        if marker_id.view in self.absent:
+            return None
+        return Marker(1, {"payments": dict(self.applied)}, self.read_until_ms, NOW_MS - 5)
+
+    def _rows(self, view, layout: RowLayout, keys):
+        rows = []
+        for raw in keys.to_bytes_list():
+            total = self.sums.get((view, decode_entity_key(raw)[0]))
+            if total is None:
+                rows.append(None)
+                continue
+            values = {
+                f: numeric([2]) if f.startswith("count") else numeric([total])
+                for f in layout.features
+            }
+            as_of, until = np.array([NOW_MS - 100]), np.array([2**63 - 1])
+            rows.append(layout.pack(values, 6, 77, as_of, until).row(0))
+        return layout.unpack(rows)
+
+
+class Service:
+    def __init__(self, now_ms=NOW_MS, model=None, **route):
+        self.reads = Reads()
+        self.model = model or Model()
+        self.plan = plan(**{"freshness_wait_ms": 5, "default": 0.5, **route})
+        service = self.plan.services[0]
+        self.inputs = service_inputs(self.plan, service, FEATURES)
+        self.ladder = Ladder(
+            [Endpoint(self.model), Endpoint(Model("in-process"))],
+            service.route.default,
+            lambda: 0.0,
+        )
+        self.pipeline = Pipeline(
+            service.route,
+            self.inputs,
+            RequestReader(REQUESTS, Decoder(REQUESTS, max_record_bytes=10_000)),
+            self.reads,
+            self.ladder,
+            {"cards": PARTITIONS, "shops": PARTITIONS},
+            ThreadPoolExecutor(2),
+            Clock(lambda: now_ms, lambda: 0.0),
+        )
+        self.writer = Writer(
+            service.route, self.inputs, card(), self.ladder, partitions=3, served_log=True
+        )
+
+    async def score(self, *chunks):
+        scored = await self.pipeline.score(chunks)
+        self.outgoing = self.writer.write(scored, "topicid123")
+        records = [r for of in self.outgoing.predictions.values() for r in of]
+        self.headers = {r[0]: list(r[2]) for r in records}
+        found = sorted((orjson.loads(r[1]) for r in records), key=order)
+        return scored, found
+
+
+def order(record):
+    return record["source"]["partition"], record["source"]["offset"]
+
+
+async def test_requests_become_predictions():
+    service = Service()
+    scored, found = await service.score(
+        chunk([request(), request(shop=8, card="nobody")], partition=1, first=5)
+    )
+    assert [r["score"] for r in found] == [0.75, 0.25]
+    assert [r["fallback"] for r in found] == [None, None]
+    assert found[0]["prediction_id"] == "risky-requests-1-5-topicid1"
+    assert found[0]["entity"] == {"card": "c1", "shop": 7}
+    assert found[0]["as_of_ms"] == NOW_MS - 100
+    assert found[1]["as_of_ms"] is None
+    assert [r["stale_ms"] for r in found] == [0, 0]
+    assert scored.vectors.missing == {"cards": 1, "limits": 1, "shops": 1}
+    assert service.reads.log == ["read"]
+    # shops:sum_1h, cards:sum_1m, ratios:ratio, cards:count_1m, limits:limit
+    np.testing.assert_array_equal(
+        scored.vectors.matrix,
+        np.array([[0.75, 3, 0.1, 2, 50], [np.nan, np.nan, np.nan, 0, np.nan]], np.float32),
+    )
+    assert len(service.outgoing.served) == 1
+
+
+async def test_what_is_no_request_is_rejected_and_the_rest_goes_on():
+    service = Service()
+    values = [b"{", request(), None, request(amount=666.0), None, request(), request()]
+    headers = [()] * 4 + [[(CLOCK_HEADER, b"5")], [(AFTER_HEADER, b"nonsense")], ()]
+    first = chunk(values[:3], first=0, headers=headers[:3])
+    second = chunk(values[3:], partition=1, first=0, headers=headers[3:])
+    scored, found = await service.score(first, second)
+    assert [order(r) for r in found] == [(0, 1), (1, 3)]
+    reasons = [(c.partition, r.row, r.reason) for c, rejects in scored.rejects for r in rejects]
+    assert sorted(reasons) == [
+        (0, 0, "bad_json"),
+        (0, 2, "null_value"),
+        (1, 0, "udf_failed"),
+        (1, 2, "wrong_type"),
+    ]
+
+
+async def test_chunks_without_a_request_give_nothing():
+    service = Service()
+    scored, found = await service.score(chunk([]), chunk([None], headers=[[(CLOCK_HEADER, b"5")]]))
+    assert found == []
+    assert scored.rejects == []
+    assert service.outgoing.served == []
+    assert service.reads.log == []
+    assert service.model.calls == []
+
+
+async def test_requests_past_their_deadline_get_the_default():
+    service = Service(now_ms=NOW_MS + 2_000, deadline_ms=1_000)
+    scored, found = await service.score(
+        chunk([request(), request()], timestamps=[NOW_MS, NOW_MS + 1_999])
+    )
+    assert [(r["score"], r["fallback"]) for r in found] == [(0.5, "default"), (0.75, None)]
+    assert scored.scores.late.tolist() == [True, False]
+    assert [r["latency_ms"]["queue"] for r in found] == [2_000, 1]
+
+
+async def test_a_record_without_a_timestamp_counts_as_received_now():
+    _, found = await Service().score(chunk([request()], timestamps=[-1]))
+    assert found[0]["fallback"] is None
+    assert found[0]["latency_ms"]["queue"] == 0
+
+
+async def test_features_that_are_not_read_up_to_the_request_are_waited_for_then_marked():
+    service = Service()
+    service.reads.read_until_ms = NOW_MS - 30
+    _, found = await service.score(chunk([request()]))
+    assert found[0]["stale_ms"] == 30
+    assert service.reads.log.count("read") == 2
+    assert "markers" in service.reads.log
+    # Known to lag: the next one does not wait.
+    before = len(service.reads.log)
+    _, found = await service.score(chunk([request()]))
+    assert found[0]["stale_ms"] == 30
+    assert service.reads.log[before:] == ["read"]
+
+
+async def test_a_named_event_is_waited_for_exactly():
+    service = Service()
+    service.reads.read_until_ms = 0
+    service.reads.applied = {2: 10}
+    after = [[(AFTER_HEADER, b"payments/2/9,elsewhere/0/99")], [(AFTER_HEADER, b"payments/2/10")]]
+    _, found = await service.score(chunk([request(), request()], headers=after))
+    assert [r["stale_ms"] for r in found] == [0, 5]
+
+
+async def test_without_a_marker_nothing_is_known():
+    service = Service()
+    service.reads.absent = {"cards"}
+    _, found = await service.score(chunk([request()]))
+    assert found[0]["stale_ms"] == UNKNOWN_LAG_MS
+
+
+async def test_a_request_that_names_no_entity_waits_for_nothing():
+    service = Service()
+    service.reads.absent = {"cards", "shops"}
+    _, found = await service.score(chunk([request(card=None, shop=None)]))
+    assert found[0]["stale_ms"] == 0
+    assert found[0]["entity"] == {"card": None, "shop": None}
+
+
+async def test_a_store_that_comes_back_in_time_costs_nothing_but_time():
+    service = Service()
+    service.reads.errors = [UnavailableError("away")] * 2
+    _, found = await service.score(chunk([request()]))
+    assert found[0]["fallback"] is None
+    assert service.reads.log == ["read", "read", "read"]
+
+
+async def test_a_store_that_stays_away_ends_in_the_default():
+    service = Service(now_ms=NOW_MS + 5_000)
+    service.reads.errors = [UnavailableError("away")] * 50
+    scored, found = await service.score(chunk([request()]))
+    assert [(r["score"], r["fallback"]) for r in found] == [(0.5, "default")]
+    assert np.isnan(scored.vectors.matrix).all()
+    assert service.model.calls == []
+
+
+async def test_the_trace_of_a_request_goes_on_with_its_prediction():
+    service = Service()
+    trace = ("traceparent", b"00-abc-def-01")
+    await service.score(
+        chunk([request(), request(shop=9)], headers=[[("x", b"1"), trace], [("x", b"2")]])
+    )
+    assert service.headers == {b"c1|7": [trace], b"c1|9": []}
+
+
+@pytest.mark.parametrize("view", [CARDS, SHOPS])
+def test_the_sample_views_cover_both_kinds_of_partitioning(view):
+    assert view.shuffled == (view is SHOPS)
+    assert LIMITS.ttl_ms
