@@ -73,7 +73,8 @@ def _checked(view: OnDemandView, result: pd.DataFrame, n: int) -> dict[str, F32]
         raise ValueError(f"the result has no column {', '.join(missing)}")
     if len(result) != n:
         raise ValueError(f"{len(result)} rows came back for {n}")
-    return {name: result[name].to_numpy(np.float32, na_value=np.nan) for name in view.features}
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        return {name: result[name].to_numpy(np.float32, na_value=np.nan) for name in view.features}
 
 
 def _series(column: Column) -> Any:

@@ -37,6 +37,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _STORE_RETRY_S = 0.05
+_LATER_STAGES = ("freshness", "features", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Pipeline:
         prepared = await self._on_thread(lambda: self._prepare(chunks, now_ms))
         age_ms = now_ms - prepared.requests.received_ms
         deadline = started + (self.route.deadline_ms - age_ms) / 1e3
-        stage_ms = {"decode": 1e3 * (clock() - started)}
+        stage_ms = {"decode": 1e3 * (clock() - started), **dict.fromkeys(_LATER_STAGES, 0.0)}
 
         mark = clock()
         rows = None
@@ -171,7 +172,6 @@ class Pipeline:
         self, prepared: _Prepared, deadline: F64, stage_ms: dict[str, float]
     ) -> list[Rows] | None:
         """The rows of every view once they are fresh enough, or None if the store is away."""
-        stage_ms["freshness"] = 0.0
         clock = self._clock.monotonic
         needs = [need for of_view in prepared.needs for need in of_view.needs]
         ids = sorted({need.marker for need in needs})

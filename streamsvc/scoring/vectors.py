@@ -151,7 +151,8 @@ def as_floats(column: Column) -> F32:
     """A column as float32, null as NaN. Raises TypeError for text."""
     if isinstance(column, BytesColumn):
         raise TypeError("a model takes numbers; encode text in an on-demand view")
-    return np.where(column.valid, column.values, np.nan).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        return np.where(column.valid, column.values, np.nan).astype(np.float32)
 
 
 def _spread(view: ViewInput, rows: Rows, index: I64, request_time_ms: I64) -> _ViewRows:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import orjson
 import pytest
@@ -36,6 +38,7 @@ from streamsvc.store.markers import Marker
 from streamsvc.store.row import RowLayout
 
 PARTITIONS = 4
+SCHEMA = orjson.loads((Path(__file__).parents[3] / "docs" / "prediction.schema.json").read_bytes())
 
 
 class Reads:
@@ -116,6 +119,8 @@ class Service:
         records = [r for of in self.outgoing.predictions.values() for r in of]
         self.headers = {r[0]: list(r[2]) for r in records}
         found = sorted((orjson.loads(r[1]) for r in records), key=order)
+        for record in found:
+            jsonschema.validate(record, SCHEMA)
         return scored, found
 
 
