@@ -78,7 +78,7 @@ def call(client: redis.Redis, *command: bytes | str | int) -> Any:
 
 
 def _translated(error: RedisError, where: str) -> StreamsvcError:
-    text = str(error)
+    text = str(error).rstrip(".")
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or (
         text.startswith(("NOAUTH", "WRONGPASS", "NOPERM"))
     ):
