@@ -8,6 +8,7 @@ and fails them where CI=true.
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +37,11 @@ class Stack:
     def model_repository(self) -> Path:
         """Absolute path of the directory that Triton reads models from."""
         return self.repo / self.settings.model_repository
+
+
+def pytest_configure() -> None:
+    # A cancelled job gets SIGTERM: it too must run the fixtures' ends, which stop the servers.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
 
 
 @pytest.fixture(scope="session")

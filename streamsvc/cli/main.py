@@ -49,6 +49,10 @@ EXIT_CODES = (
 class _Root(TyperGroup):
     """The root command: every StreamsvcError ends here, as one message and its exit code."""
 
+    def list_commands(self, _ctx: Any) -> list[str]:
+        # Typer would list verbs that have verbs of their own last.
+        return [name for name, _, _ in VERBS if name in self.commands]
+
     def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
