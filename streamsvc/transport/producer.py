@@ -138,7 +138,10 @@ class BatchProducer:
             records, i = send.records, send.next
             while i < len(records):
                 key, value, headers = records[i]
-                if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+                if (
+                    batch.append(key=key, value=value, timestamp=None, headers=list(headers))
+                    is None
+                ):
                     break
                 i += 1
             send.next = i

@@ -1,0 +1,312 @@
+"""The feature worker: event topics in, rows of the online store out. A Faust app that wires rooms.
+
+One thread, the *engine*, does everything that touches state: decoding, judging, applying, cutting.
+A second one talks to the store. The event loop only fetches, sends and hands over, so the three
+overlap; kernels and the network release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from faust.types import TP
+
+from streamsvc.agents.dead_letter_sender import DeadLetterSender
+from streamsvc.agents.flusher import Flusher, wall_ms
+from streamsvc.agents.holdings import Holdings
+from streamsvc.agents.ledger import AckLedger
+from streamsvc.agents.shuffle_sender import ShuffleSender
+from streamsvc.agents.topology import RunningView, Topology, prepare_topology
+from streamsvc.definitions.plan import Plan
+from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
+from streamsvc.settings import Settings
+from streamsvc.state.blocks import unpack_block
+from streamsvc.state.partition import ViewPartition
+from streamsvc.state.progress import Progress, ProgressKey
+from streamsvc.state.shuffle import Span, decode_shuffle
+from streamsvc.state.source import Events
+from streamsvc.store.client import connect
+from streamsvc.store.read_positions import ReadPosition
+from streamsvc.transport.app import create_app, serve
+from streamsvc.transport.chunk import Chunk
+from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
+from streamsvc.transport.producer import BatchProducer
+
+__all__ = ["FeatureWorker", "run"]
+
+log = structlog.get_logger(__name__)
+
+
+class FeatureWorker:
+    """Runs all views of a topology for the partitions that the group assigns to this process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topology: Topology,
+        metrics: FeatureMetrics,
+        instance_id: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.topology = topology
+        self.metrics = metrics
+        self.owner = uuid.uuid4().hex
+        group = f"{settings.topic_prefix}streamsvc.{topology.project}.features"
+        self.app = create_app(settings, group, instance_id=instance_id)
+        self._engine = ThreadPoolExecutor(1, "engine")
+        self._network = ThreadPoolExecutor(1, "store")
+        self._producer = BatchProducer(settings, on_failure=self._fatal)
+        self._holdings = Holdings(settings, topology, self._producer, self.owner)
+        self._ledger = AckLedger()
+        self._dead = DeadLetterSender(
+            settings.topic_partitions, topology.topics, self._producer, metrics
+        )
+        self._flusher = Flusher(
+            settings,
+            topology.project,
+            self.owner,
+            connect(settings),
+            self._producer,
+            self._engine,
+            self._network,
+            metrics,
+            self._read_positions,
+            self._holdings.partition_counts,
+        )
+        self._senders = {
+            each.view.name: ShuffleSender(each, settings.key_groups, self._producer, self._engine)
+            for each in topology.views
+            if each.shuffle is not None
+        }
+        self._progress_written: dict[ProgressKey, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._generation = -1
+        self._wire()
+
+    # --- wiring ----------------------------------------------------------------------------
+
+    def _wire(self) -> None:
+        app = self.app
+        app.resume_from = self._resume_from
+        for topic in self.topology.sources:
+            self._agent(topic, self._on_source)
+        for each in self.topology.views:
+            if each.shuffle is not None:
+                self._agent(each.shuffle, self._on_shuffle)
+
+        @app.on_before_shutdown.connect
+        async def stop(_app: Any, **_: Any) -> None:
+            await self._stop()
+
+    def _agent(self, topic: str, handle: Callable[[Delivery], Any]) -> None:
+        async def consume(stream: Any) -> None:
+            async for delivery in chunks(stream):
+                try:
+                    await handle(delivery)
+                except Exception as error:
+                    self._fatal(error)
+                    raise
+
+        self.app.agent(chunk_topic(self.app, topic), name=f"chunks:{topic}")(consume)
+
+    async def start(self) -> None:
+        """Start what must be up before the first partition is assigned."""
+        self._loop = asyncio.get_running_loop()
+        await self._producer.start()
+        self._spawn(self._flusher.run(self._partitions, self._dead.flush, self._committed))
+        for sender in self._senders.values():
+            self._spawn(sender.run())
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            assert error is not None
+            self._fatal(error)
+
+    def _fatal(self, error: BaseException) -> None:
+        """Stop the worker: what cannot be delivered or applied must not be passed over."""
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if self.app.crash_reason is None:
+            log.error("worker_stops", error=str(error), kind=type(error).__name__)
+            self._spawn_once(self.app.crash(error))
+
+    def _spawn_once(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._crash = asyncio.get_running_loop().create_task(coroutine)
+
+    async def _stop(self) -> None:
+        """A clean stop: what was read is shuffled, written and committed first."""
+        for sender in self._senders.values():
+            await sender.drained()
+        await self._flusher.flush(self._partitions(), self._dead.flush)
+        await self._committed()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._producer.stop()
+        self._engine.shutdown()
+        self._network.shutdown()
+
+    # --- rebalance -------------------------------------------------------------------------
+
+    async def _resume_from(self, assignment: frozenset[Any]) -> Mapping[Any, int]:
+        """Take over what is new, let go what is gone; where to read each partition from."""
+        loop = asyncio.get_running_loop()
+        # Chunks of an earlier assignment that are still on their way are void: the positions below
+        # start where their predecessors ended, so they will be read again.
+        self._generation = self.app.consumer_generation_id
+        for partition in self._holdings.release(assignment):
+            self._ledger.drop(partition)
+        with self.metrics.restore.time():
+            taken = await self._holdings.take(
+                assignment, lambda call: loop.run_in_executor(self._engine, call)
+            )
+        if taken:
+            log.info("partitions_taken_over", count=taken, owner=self.owner)
+        offsets = self._holdings.resume_offsets(assignment)
+        return {TP(*partition): offset for partition, offset in offsets.items()}
+
+    def _partitions(self) -> list[tuple[RunningView, ViewPartition]]:
+        return list(self._holdings.views.values())
+
+    # --- records ---------------------------------------------------------------------------
+
+    async def _on_source(self, delivery: Delivery) -> None:
+        chunk = delivery.chunk
+        loop = asyncio.get_running_loop()
+        topic = chunk.topic
+        events = await loop.run_in_executor(self._engine, self._ingest, chunk)
+        if events is None:
+            return
+        self.metrics.events.labels(topic).inc(len(chunk))
+        self._ledger.add((topic, chunk.partition), chunk.next_offset, delivery.ack)
+        self._flusher.wake()
+
+    def _ingest(self, chunk: Chunk) -> Events | None:
+        """On the engine thread: decode, judge, apply to direct views, offer to shuffled ones."""
+        source = self._holdings.sources.get((chunk.topic, chunk.partition))
+        if source is None or chunk.generation != self._generation:
+            return None
+        unread = source.unread(chunk)
+        if unread is None:
+            return None
+        now = wall_ms()
+        chunk = unread
+        events = source.read(chunk)
+        appended = int(chunk.timestamps.min()) if len(chunk) else 0
+        for running in self.topology.direct(chunk.topic):
+            held = self._holdings.views.get((running.view.name, chunk.partition))
+            if held is None or held[1].applied >= events.end:
+                continue
+            rows, rejects = events.rows_for(running.view, held[1].applied)
+            events.rejects.extend(rejects)
+            held[1].apply_events(events, rows, now, appended)
+        for running in self.topology.shuffled(chunk.topic):
+            since = self._holdings.offered.get((running.view.name, chunk.partition), 0)
+            if since >= events.end:
+                continue
+            rows, rejects = events.rows_for(running.view, since)
+            events.rejects.extend(rejects)
+            span = Span(
+                chunk.partition,
+                max(since, events.start),
+                events.end,
+                events.clock.ms,
+                events.clock.driven,
+                appended,
+            )
+            progress = Progress(events.end, events.watermark, events.clock.ms, events.clock.driven)
+            self._holdings.offered[(running.view.name, chunk.partition)] = events.end
+            sender = self._senders[running.view.name]
+            self._loop.call_soon_threadsafe(sender.offer, rows, span, progress)
+        if events.rejects:
+            self._dead.offer(chunk, events.rejects)
+        return events
+
+    def _read_positions(self, now_ms: int) -> dict[tuple[str, int], ReadPosition]:
+        """How far our source partitions are read, and until when that was all there was.
+
+        Until now, if nothing is left at the broker; else until the newest record was written.
+        """
+        found = {}
+        for (topic, partition), source in self._holdings.sources.items():
+            highwater = self.app.consumer.highwater(TP(topic, partition))
+            whole = highwater is not None and source.next_offset >= highwater
+            until = now_ms if whole else min(source.read_until_ms, now_ms)
+            found[(topic, partition)] = ReadPosition(source.next_offset, until)
+        return found
+
+    async def _on_shuffle(self, delivery: Delivery) -> None:
+        chunk = delivery.chunk
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._engine, self._apply_shuffled, chunk):
+            self._ledger.add((chunk.topic, chunk.partition), chunk.next_offset, delivery.ack)
+            self._flusher.wake()
+
+    def _apply_shuffled(self, chunk: Chunk) -> bool:
+        """On the engine thread: the rows of every record in the chunk, in order."""
+        view = self.topology.reader_of(chunk.topic).view.name
+        held = self._holdings.views.get((view, chunk.partition))
+        if held is None or chunk.generation != self._generation:
+            return False
+        partition = held[1]
+        if chunk.next_offset <= partition.applied:
+            return True
+        values = [
+            chunk.value(i) for i in range(len(chunk)) if chunk.offsets[i] >= partition.applied
+        ]
+        arrived = [decode_shuffle(unpack_block(value)) for value in values if value is not None]
+        partition.apply_shuffled(arrived, chunk.next_offset, wall_ms())
+        return True
+
+    # --- durability ------------------------------------------------------------------------
+
+    async def _committed(self) -> None:
+        """After a round of commits: shuffle progress, then acknowledgements."""
+        sent = {name: dict(sender.sent) for name, sender in self._senders.items()}
+        # Whatever was refused before these rows were offered has to be delivered first.
+        await self._dead.flush()
+        durable = self._holdings.durable(sent)
+        records = []
+        for name, by_partition in sent.items():
+            incarnation = self._senders[name].running.incarnation
+            for partition, progress in by_partition.items():
+                key = ProgressKey(name, incarnation, partition)
+                if self._progress_written.get(key) != progress.offset:
+                    self._progress_written[key] = progress.offset
+                    records.append((key.encode(), progress.encode(), ()))
+        if records:
+            await (await self._producer.send(self.topology.topics.progress, 0, records))
+        for held_partition, offset in durable.items():
+            self._ledger.release(held_partition, offset)
+        for running, held in self._partitions():
+            stats = held.state.stats()
+            self.metrics.keys.labels(running.view.name).set(stats.keys)
+            self.metrics.tiles.labels(running.view.name).set(stats.tiles)
+            self.metrics.bytes.labels(running.view.name).set(stats.bytes)
+
+
+async def run(settings: Settings, plan: Plan, instance_id: str | None = None) -> None:
+    """Run a feature worker until SIGTERM or SIGINT.
+
+    Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
+    """
+    topology = await prepare_topology(settings, plan)
+    metrics = FeatureMetrics()
+    port = serve_metrics(metrics.registry, settings.metrics_port)
+    worker = FeatureWorker(settings, topology, metrics, instance_id)
+    await worker.start()
+    views = [each.view.name for each in topology.views]
+    log.info("feature_worker_started", views=views, metrics_port=port, owner=worker.owner)
+    await serve(worker.app)
+    log.info("feature_worker_stopped")

@@ -1,0 +1,187 @@
+"""What a feature worker holds: the state of the partitions that are assigned to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from streamsvc.agents.topology import RunningView, Topology
+from streamsvc.errors import IntegrityError
+from streamsvc.events.decode import Decoder
+from streamsvc.events.lateness import NO_WATERMARK
+from streamsvc.features.tile_batch import TileBatch
+from streamsvc.settings import Settings
+from streamsvc.state.partition import ViewPartition
+from streamsvc.state.progress import Progress, ProgressKey
+from streamsvc.state.restore import restore_partitions, restore_progress
+from streamsvc.state.source import SourceClock, SourcePartition
+from streamsvc.transport.admin import Admin
+from streamsvc.transport.producer import BatchProducer
+
+__all__ = ["Holdings", "Partition"]
+
+Partition = tuple[str, int]
+OnEngine = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+class Holdings:
+    """Sources by (topic, partition), view states by (view, partition)."""
+
+    def __init__(
+        self, settings: Settings, topology: Topology, producer: BatchProducer, owner: str
+    ) -> None:
+        self.sources: dict[Partition, SourcePartition] = {}
+        self.views: dict[Partition, tuple[RunningView, ViewPartition]] = {}
+        self.offered: dict[Partition, int] = {}
+        """(view, source partition) -> next source offset to be shuffled."""
+        self.partition_counts: dict[str, int] = {}
+        """Event topic -> partitions, as of the last assignment."""
+        self._settings = settings
+        self._topology = topology
+        self._producer = producer
+        self._owner = owner
+        self._admin = Admin(settings)
+        self._decoders = {
+            topic: Decoder(source, max_record_bytes=settings.max_record_bytes)
+            for topic, source in topology.sources.items()
+        }
+
+    def release(self, assignment: frozenset[Partition]) -> list[Partition]:
+        """Forget what is no longer assigned; returns those partitions."""
+        held = [*self.sources, *self._shuffle_partitions()]
+        gone = [p for p in held if p not in assignment]
+        for topic, partition in gone:
+            if topic in self._topology.sources:
+                del self.sources[(topic, partition)]
+                for each in self._topology.direct(topic):
+                    del self.views[(each.view.name, partition)]
+                for each in self._topology.shuffled(topic):
+                    self.offered.pop((each.view.name, partition), None)
+            else:
+                del self.views[(self._topology.reader_of(topic).view.name, partition)]
+        return gone
+
+    def _shuffle_partitions(self) -> list[Partition]:
+        return [(v.shuffle, p) for (_, p), (v, _) in self.views.items() if v.shuffle is not None]
+
+    async def take(self, assignment: frozenset[Partition], on_engine: OnEngine) -> int:
+        """Restore what is newly assigned; returns how many partitions that was.
+
+        Raises IntegrityError when the log no longer holds what a view still has to read.
+        """
+        new = sorted(assignment - {*self.sources, *self._shuffle_partitions()})
+        if not new:
+            return 0
+        sources = [(t, p) for t, p in new if t in self._topology.sources]
+        restored: dict[Partition, tuple[RunningView, ViewPartition]] = {}
+        for each in self._topology.views:
+            log_topic = each.shuffle or each.view.source.topic
+            partitions = [p for t, p in new if t == log_topic]
+            if partitions:
+                restored.update(await self._restore(each, log_topic, partitions, on_engine))
+        progress: dict[ProgressKey, Progress] = {}
+        if any(self._topology.shuffled(t) for t, _ in sources):
+            progress = await restore_progress(self._settings, self._topology.topics.progress)
+        begins = {t: await asyncio.to_thread(self._admin.start_offsets, t) for t, _ in sources}
+        # Of all event topics, not only those we read: partitions may have been added anywhere.
+        for topic in self._topology.sources:
+            count = await asyncio.to_thread(self._admin.partitions, topic)
+            self.partition_counts[topic] = count
+        counts = self.partition_counts
+
+        def install() -> None:
+            self.views.update(restored)
+            for topic, partition in sources:
+                self._install_source(
+                    topic, partition, counts[topic], begins[topic][partition], progress
+                )
+
+        await on_engine(install)
+        return len(new)
+
+    async def _restore(
+        self, each: RunningView, log_topic: str, partitions: list[int], on_engine: OnEngine
+    ) -> dict[Partition, tuple[RunningView, ViewPartition]]:
+        states = {p: ViewPartition(each.view, each.spec, p, each.incarnation) for p in partitions}
+        loaded: list[tuple[int, TileBatch]] = []
+        ends = await restore_partitions(
+            self._settings,
+            self._producer,
+            each.changelog,
+            self._owner,
+            dict.fromkeys(partitions, each.incarnation),
+            lambda partition, tiles: loaded.append((partition, tiles)),
+        )
+        log_ends = await asyncio.to_thread(self._admin.end_offsets, log_topic)
+
+        def load() -> None:
+            for partition, tiles in loaded:
+                states[partition].load(tiles)
+            for partition, state in states.items():
+                state.resume(ends[partition], log_ends[partition])
+
+        await on_engine(load)
+        return {(each.view.name, p): (each, state) for p, state in states.items()}
+
+    def _install_source(
+        self,
+        topic: str,
+        partition: int,
+        partitions: int,
+        begin: int,
+        progress: Mapping[ProgressKey, Progress],
+    ) -> None:
+        """Start a source where the view that is furthest behind has to go on."""
+        fresh = Progress(begin, NO_WATERMARK, NO_WATERMARK, False)
+        positions: list[tuple[str, Progress]] = []
+        for each in self._topology.direct(topic):
+            state = self.views[(each.view.name, partition)][1]
+            positions.append((each.view.name, state.position() or fresh))
+        for each in self._topology.shuffled(topic):
+            key = ProgressKey(each.view.name, each.incarnation, partition)
+            found = progress.get(key, fresh)
+            positions.append((each.view.name, found))
+            self.offered[(each.view.name, partition)] = found.offset
+        view, least = min(positions, key=lambda item: item[1].offset)
+        if least.offset < begin:
+            raise IntegrityError(
+                f"Topic {topic} partition {partition} begins at offset {begin}, but view {view} "
+                f"has only read up to {least.offset}: retention deleted the records in between. "
+                "Rebuild the view from its archive, or raise the topic's retention before it falls "
+                "behind again."
+            )
+        source = SourcePartition(
+            self._topology.sources[topic], self._decoders[topic], partition, partitions
+        )
+        source.resume(
+            least.offset, least.watermark, SourceClock(least.clock_ms, least.clock_driven)
+        )
+        self.sources[(topic, partition)] = source
+
+    def resume_offsets(self, assignment: frozenset[Partition]) -> dict[Partition, int]:
+        """Where each assigned partition has to be read from."""
+        offsets: dict[Partition, int] = {}
+        for topic, partition in assignment:
+            if topic in self._topology.sources:
+                offsets[(topic, partition)] = self.sources[(topic, partition)].next_offset
+            else:
+                view = self._topology.reader_of(topic).view.name
+                offsets[(topic, partition)] = self.views[(view, partition)][1].applied
+        return offsets
+
+    def durable(self, sent: Mapping[str, Mapping[int, Progress]]) -> dict[Partition, int]:
+        """Offset below which every effect of a partition's records is durable."""
+        found: dict[Partition, int] = {}
+        for topic, partition in self.sources:
+            ends = [
+                self.views[(each.view.name, partition)][1].committed
+                for each in self._topology.direct(topic)
+            ]
+            for each in self._topology.shuffled(topic):
+                progress = sent[each.view.name].get(partition)
+                ends.append(progress.offset if progress else -1)
+            found[(topic, partition)] = min(ends)
+        for running, state in self.views.values():
+            if running.shuffle is not None:
+                found[(running.shuffle, state.partition)] = state.committed
+        return found

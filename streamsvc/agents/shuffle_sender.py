@@ -1,0 +1,124 @@
+"""Sends one view's rows to its key groups, cycle by cycle.
+
+A cycle takes whatever was offered since the last one: a few rows at a quiet time, thousands under
+load, so that the number of records follows the time and not the events. A few cycles may be under
+way at once; the producer keeps the order of each key group and stops at the first failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamsvc.agents.topology import RunningView
+from streamsvc.columns import BytesColumn, concat
+from streamsvc.features.rows import EntityRows, column_types
+from streamsvc.state.progress import Progress
+from streamsvc.state.shuffle import Span, encode_shuffle
+from streamsvc.transport.producer import BatchProducer
+
+__all__ = ["ShuffleSender"]
+
+CYCLES_IN_FLIGHT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    rows: EntityRows
+    span: Span
+    progress: Progress
+
+
+class ShuffleSender:
+    """The shuffle of one view, sending side."""
+
+    def __init__(
+        self, running: RunningView, groups: int, producer: BatchProducer, encoder: Executor
+    ) -> None:
+        assert running.shuffle is not None
+        self.running = running
+        self.sent: dict[int, Progress] = {}
+        """Source partition -> how far its rows are acknowledged in every key group."""
+        self._topic = running.shuffle
+        self._groups = groups
+        self._producer = producer
+        self._encoder = encoder
+        self._offers: list[_Offer] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._types = column_types(running.view)
+        self._unacknowledged = 0
+        self._under_way: asyncio.Queue[tuple[list[_Offer], list[Awaitable[int | None]]]]
+        self._under_way = asyncio.Queue(CYCLES_IN_FLIGHT)
+
+    def offer(self, rows: EntityRows, span: Span, progress: Progress) -> None:
+        """Take the rows of one chunk; `span` tells which source offsets they complete."""
+        self._offers.append(_Offer(rows, span, progress))
+        self._unacknowledged += 1
+        self._idle.clear()
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Wait until everything that was offered is acknowledged."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Send until cancelled. Raises what the producer raises: a failed delivery is fatal."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send())
+            tasks.create_task(self._acknowledge())
+
+    async def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            offers, self._offers = self._offers, []
+            if not offers:
+                continue
+            values = await loop.run_in_executor(self._encoder, self._encode, offers)
+            acks = [
+                await self._producer.send(self._topic, group, [(None, value, ())])
+                for group, value in enumerate(values)
+            ]
+            await self._under_way.put((offers, acks))
+
+    async def _acknowledge(self) -> None:
+        while True:
+            offers, acks = await self._under_way.get()
+            await asyncio.gather(*acks)
+            for offer in offers:
+                self.sent[offer.span.partition] = offer.progress
+            self._unacknowledged -= len(offers)
+            if not self._unacknowledged:
+                self._idle.set()
+
+    def _encode(self, offers: list[_Offer]) -> list[bytes]:
+        spans: dict[int, Span] = {}
+        for offer in offers:
+            earlier = spans.get(offer.span.partition)
+            spans[offer.span.partition] = (
+                offer.span if earlier is None else earlier.then(offer.span)
+            )
+        return encode_shuffle(
+            _concatenated([o.rows for o in offers], self._types), list(spans.values()), self._groups
+        )
+
+
+def _concatenated(parts: list[EntityRows], types: Mapping[str, str]) -> EntityRows:
+    if len(parts) == 1:
+        return parts[0]
+    keys = concat([p.keys for p in parts], "string")
+    assert isinstance(keys, BytesColumn)
+    return EntityRows(
+        keys,
+        np.concatenate([p.event_time for p in parts]),
+        np.concatenate([p.partition for p in parts]),
+        np.concatenate([p.offset for p in parts]),
+        {name: concat([p.columns[name] for p in parts], types[name]) for name in types},
+    )

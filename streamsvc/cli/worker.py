@@ -1,0 +1,45 @@
+"""`streamsvc worker features` and `streamsvc worker scoring`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streamsvc.cli.context import cli_context
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Run a worker; start as many as there are partitions to share.", no_args_is_help=True
+)
+
+InstanceId = Annotated[
+    str | None,
+    typer.Option(
+        "--instance-id",
+        help="Name of this worker in its group: a restart within the session timeout then moves "
+        "no partition.",
+    ),
+]
+
+
+@app.command()
+def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
+    """Turn events into windowed features in the online store."""
+    import asyncio
+
+    from streamsvc.agents.features import run
+    from streamsvc.definitions.registry import load_plan
+    from streamsvc.errors import DefinitionError
+    from streamsvc.monitor.logs import configure_logs
+
+    context = cli_context(ctx)
+    settings = context.settings
+    configure_logs(settings)
+    plan = load_plan(context.repo, settings.max_future_ms)
+    if not plan.views:
+        raise DefinitionError(
+            ["No StreamFeatureView with aggregations is applied: run `feast apply` in the repo."]
+        )
+    asyncio.run(run(settings, plan, instance_id))

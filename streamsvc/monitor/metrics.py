@@ -1,0 +1,111 @@
+"""Every Prometheus metric, in one place; docs/metrics.md lists them for operators.
+
+Names carry the project's prefix and a base unit. Labels are bounded by the definitions: topics,
+views, services, reasons; never an entity.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
+
+__all__ = ["FeatureMetrics", "ScoringMetrics", "serve_metrics"]
+
+_LATENCY_BUCKETS = (
+    *(0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.04, 0.06, 0.1),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
+)
+
+
+class FeatureMetrics:
+    """What a feature worker counts."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.events = self._counter("events", "Records read from event topics", "topic")
+        self.dead_letters = self._counter(
+            "dead_letters", "Records sent to a dead-letter topic", "topic", "reason"
+        )
+        self.expired = self._counter(
+            "expired_events", "Accepted events older than every window of the view", "view"
+        )
+        self.rows_written = self._counter(
+            "rows_written", "Rows written to the online store", "view"
+        )
+        self.rows_refused = self._counter(
+            "rows_refused", "Rows that the store refused because it held a later position", "view"
+        )
+        self.commits = self._counter("state_commits", "Complete state commits", "view")
+        self.commit_bytes = self._counter(
+            "state_commit_bytes", "Bytes appended to changelogs", "view"
+        )
+        self.keys = self._gauge("state_keys", "Entities with live tiles", "view")
+        self.tiles = self._gauge("state_tiles", "Live tiles", "view")
+        self.bytes = self._gauge("state_bytes", "Memory of tiles and keys", "view")
+        self.freshness = self._histogram(
+            "freshness_seconds", "From a record's Kafka timestamp to its row being readable", "view"
+        )
+        self.flush = self._histogram("flush_seconds", "One cut, its store writes and markers")
+        self.restore = self._histogram("restore_seconds", "Restoring state after an assignment")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"streamsvc_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"streamsvc_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"streamsvc_{name}", text, labels, registry=self.registry, buckets=_LATENCY_BUCKETS
+        )
+
+
+class ScoringMetrics:
+    """What a scoring worker counts."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.requests = self._counter("requests", "Records read from request topics", "service")
+        self.predictions = self._counter(
+            "predictions", "Predictions published", "service", "model_version"
+        )
+        self.fallbacks = self._counter(
+            "fallbacks", "Predictions not made by the model server", "service", "kind"
+        )
+        self.late = self._counter(
+            "predictions_past_deadline", "Requests answered with the default: too late", "service"
+        )
+        self.dead_letters = self._counter(
+            "dead_letters", "Records sent to a dead-letter topic", "topic", "reason"
+        )
+        self.missing_rows = self._counter(
+            "rows_missing", "Entity rows that the online store did not hold", "service", "view"
+        )
+        self.latency = Histogram(
+            "streamsvc_prediction_latency_seconds",
+            "From a request's Kafka timestamp to its prediction being acknowledged",
+            ["service"],
+            registry=self.registry,
+            buckets=_LATENCY_BUCKETS,
+        )
+        self.stage = Histogram(
+            "streamsvc_scoring_stage_seconds",
+            "One stage of scoring one chunk",
+            ["service", "stage"],
+            registry=self.registry,
+            buckets=_LATENCY_BUCKETS,
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"streamsvc_{name}", text, labels, registry=self.registry)
+
+
+def serve_metrics(registry: CollectorRegistry, port: int) -> int:
+    """Serve `/metrics` on a daemon thread; port 0 takes a free one. Returns the port."""
+    server, _ = start_http_server(port, registry=registry)
+    return int(server.server_port)

@@ -1,0 +1,207 @@
+"""One view's state on one partition of its input log, and what a flush takes out of it.
+
+The input log is the source topic itself when the source declares its key, else the view's shuffle
+topic. The state is a function of a prefix of that log; `applied` is where the prefix ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamsvc.definitions.plan import View
+from streamsvc.events.lateness import NO_WATERMARK
+from streamsvc.features.emission import Emission
+from streamsvc.features.engine import WindowState
+from streamsvc.features.rows import EntityRows
+from streamsvc.features.spec import WindowSpec
+from streamsvc.features.tile_batch import TileBatch
+from streamsvc.state.changelog import End
+from streamsvc.state.progress import Progress
+from streamsvc.state.shuffle import Arrived
+from streamsvc.state.source import Events, SourceClock
+
+__all__ = ["Commit", "Cut", "ViewPartition"]
+
+AGEING_SLICE = 2_000
+"""Rows aged in one flush: about a millisecond of store writes behind the fresh rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """State at `end.applied`, to be written after the rows of the same cut."""
+
+    tiles: TileBatch
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What one flush writes for one partition: rows, then the marker, then perhaps a commit."""
+
+    partition: int
+    incarnation: int
+    emissions: tuple[Emission, ...]
+    applied: int
+    """Next offset of the input log; leads the position of every row in the cut."""
+    sources: dict[int, int]
+    """Next source offset by source partition: what the rows in the store now contain."""
+    clock_ms: int
+    commit: Commit | None
+
+
+class ViewPartition:
+    """Tiles, position, source vector and ageing clock. Not thread-safe: calls are serialised."""
+
+    def __init__(self, view: View, spec: WindowSpec, partition: int, incarnation: int) -> None:
+        self.view = view
+        self.partition = partition
+        self.incarnation = incarnation
+        self.state = WindowState(spec)
+        self.applied = 0
+        self.watermark = NO_WATERMARK
+        self.vector: dict[int, int] = {}
+        self._clock = SourceClock(NO_WATERMARK, False)
+        self._clock_wall_ms = 0
+        self._ageing_from = 0
+        self._appended_ms = 0
+        self.committed = -1
+        """Input offset of the last commit, -1 before the first."""
+
+    # --- restoring -------------------------------------------------------------------------
+
+    def load(self, tiles: TileBatch) -> None:
+        """Tiles of one complete commit, oldest commit first."""
+        self.state.load(tiles)
+
+    def resume(self, end: End | None, input_end: int) -> None:
+        """Go on after the newest complete commit.
+
+        Until `input_end` (the end of the input log now) is applied, time stands still but for the
+        events themselves: rows written before the crash lie at later positions than what is being
+        replayed, and a row aged now would be refused by the fence and never be due again.
+        """
+        self._ageing_from = input_end
+        if end is None:
+            return
+        self.applied = self.committed = end.applied
+        self.watermark = end.watermark
+        self.vector = dict(end.vector)
+        self._clock = SourceClock(end.clock_ms, end.clock_driven)
+        self._clock_wall_ms = end.clock_wall_ms
+        if end.clock_ms > NO_WATERMARK:
+            self.state.advance(end.clock_ms)
+
+    def position(self) -> Progress | None:
+        """Where the source goes on for this view, or None before the first commit."""
+        if self.committed < 0:
+            return None
+        return Progress(self.applied, self.watermark, self._clock.ms, self._clock.driven)
+
+    # --- applying the log ------------------------------------------------------------------
+
+    def apply_events(self, events: Events, rows: EntityRows, now_ms: int, appended_ms: int) -> None:
+        """A chunk of a source that declares its key; `rows` are those at or after `applied`."""
+        self._apply(rows)
+        self._appended(appended_ms)
+        self.applied = events.end
+        self.watermark = events.watermark
+        self.vector[self.partition] = events.end
+        self._set_clock(events.clock, now_ms)
+
+    def apply_shuffled(self, arrived: Sequence[Arrived], end: int, now_ms: int) -> None:
+        """Shuffle records up to log offset `end`; rows that were applied before are dropped."""
+        for record in arrived:
+            self._apply(self._unseen(record))
+            for span in record.spans:
+                self.vector[span.partition] = max(self.vector.get(span.partition, 0), span.end)
+                self._set_clock(SourceClock(span.clock_ms, span.clock_driven), now_ms)
+                self._appended(span.appended_ms)
+        self.applied = end
+
+    def _unseen(self, record: Arrived) -> EntityRows:
+        rows = record.rows
+        seen = np.zeros(len(rows), np.bool_)
+        for span in record.spans:
+            known = self.vector.get(span.partition, 0)
+            if known > span.start:
+                seen |= (rows.partition == span.partition) & (rows.offset < known)
+        return rows.take(np.flatnonzero(~seen)) if seen.any() else rows
+
+    def _apply(self, rows: EntityRows) -> None:
+        if len(rows):
+            self.state.apply(rows.keys, rows.event_time, rows.partition, rows.offset, rows.columns)
+
+    def _appended(self, ms: int) -> None:
+        self._appended_ms = min(self._appended_ms or ms, ms)
+
+    def take_oldest_appended_ms(self) -> int:
+        """Oldest Kafka timestamp applied since the last call, 0 for none."""
+        oldest, self._appended_ms = self._appended_ms, 0
+        return oldest
+
+    # --- time ------------------------------------------------------------------------------
+
+    def _set_clock(self, clock: SourceClock, now_ms: int) -> None:
+        if clock.ms >= self._clock.ms:
+            self._clock = clock
+            self._clock_wall_ms = now_ms
+        elif not clock.driven:
+            # A record came in, though an older one: from here on the wall moves time again.
+            self._clock = SourceClock(self._clock.ms, False)
+            self._clock_wall_ms = now_ms
+        if self._clock.ms > NO_WATERMARK:
+            self.state.advance(self._clock.ms)
+
+    def tick(self, now_ms: int) -> None:
+        """Let time pass: the greatest event time seen plus the wall time since."""
+        if self._clock.ms == NO_WATERMARK or self._clock.driven or self.catching_up:
+            return
+        self.state.advance(self._clock.ms + max(0, now_ms - self._clock_wall_ms))
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether the log is still being replayed up to where it ended at the restore."""
+        return self.applied < self._ageing_from
+
+    @property
+    def ageing_due(self) -> bool:
+        """Whether a stored row has stopped being true."""
+        due = self.state.next_due_ms
+        return due is not None and not self.catching_up and due <= self.state.clock_ms
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether anything was applied since the last commit."""
+        return self.applied != self.committed
+
+    # --- taking out ------------------------------------------------------------------------
+
+    def cut(self, *, commit: bool) -> Cut:
+        """Rows that changed or aged, and with `commit` the tiles behind them."""
+        emissions = [self.state.emit()] if self.state.n_changed else []
+        # A clock record promises rows aged exactly to its time to whoever waits for its offset,
+        # so all of them go before the marker; otherwise a burst may not delay fresh rows.
+        limit = None if self._clock.driven else AGEING_SLICE
+        if self.ageing_due:
+            emissions.append(self.state.age(limit))
+        return Cut(
+            partition=self.partition,
+            incarnation=self.incarnation,
+            emissions=tuple(e for e in emissions if len(e.keys)),
+            applied=self.applied,
+            sources=dict(self.vector),
+            clock_ms=self.state.clock_ms,
+            commit=self._commit() if commit else None,
+        )
+
+    def _commit(self) -> Commit:
+        self.committed = self.applied
+        # The clock as it stands, wall time included: tiles that it aged away are gone for good, so
+        # a restored clock may not lie before them.
+        clock = max(self._clock.ms, self.state.clock_ms)
+        wall = self._clock_wall_ms + (clock - self._clock.ms if clock > NO_WATERMARK else 0)
+        end = End(self.applied, self.watermark, clock, wall, self._clock.driven, dict(self.vector))
+        return Commit(self.state.take_changed_tiles(), end)

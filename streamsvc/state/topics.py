@@ -1,0 +1,60 @@
+"""Names of the topics that streamsvc keeps for itself, and how they are configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEAD_LETTER_CONFIG", "LOG_CONFIG", "SHUFFLE_CONFIG", "TABLE_CONFIG", "InternalTopics"]
+
+_MAX_RECORD_BYTES = str(10 * 1024 * 1024)
+
+LOG_CONFIG = {
+    # A trimmed log: DeleteRecords is refused on a compacted topic, and time-based retention would
+    # lose the state of a view that is quiet for a week.
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "segment.bytes": str(64 * 1024 * 1024),
+    "max.message.bytes": _MAX_RECORD_BYTES,
+}
+SHUFFLE_CONFIG = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(7 * 24 * 3_600_000),
+    "segment.bytes": str(128 * 1024 * 1024),
+    "max.message.bytes": _MAX_RECORD_BYTES,
+}
+TABLE_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": _MAX_RECORD_BYTES}
+DEAD_LETTER_CONFIG = {"max.message.bytes": _MAX_RECORD_BYTES}
+
+
+@dataclass(frozen=True, slots=True)
+class InternalTopics:
+    """Topic names of one project. The incarnation is part of the name of whatever depends on it,
+    so that a rebuilt view starts on empty logs and a worker of the old definition disturbs nobody.
+    """
+
+    prefix: str
+    project: str
+
+    @property
+    def control(self) -> str:
+        """Compacted, one partition: incarnations."""
+        return f"{self.prefix}streamsvc.{self.project}.control"
+
+    @property
+    def progress(self) -> str:
+        """Compacted, one partition: how far each source partition was shuffled for each view."""
+        return f"{self.prefix}streamsvc.{self.project}.progress"
+
+    def changelog(self, view: str, incarnation: int) -> str:
+        """Co-partitioned with the view's input: its tiles, end markers and open records."""
+        return f"{self.prefix}streamsvc.{self.project}.{view}.{incarnation}.changelog"
+
+    def shuffle(self, view: str, incarnation: int) -> str:
+        """One partition a key group: the view's rows, repartitioned by entity."""
+        return f"{self.prefix}streamsvc.{self.project}.{view}.{incarnation}.shuffle"
+
+    @staticmethod
+    def dead(topic: str) -> str:
+        """Where bad records of a topic go."""
+        return f"{topic}.dead"

@@ -1,0 +1,219 @@
+"""Card payments for the tests: a seeded generator, and what each feature must be.
+
+The oracle shares no code with the package. It reads the topic itself, judges every record in plain
+Python (malformed, late), and evaluates each aggregate from its definition over raw events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from confluent_kafka import Consumer, TopicPartition
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+START_MS = int(datetime(2024, 3, 1, tzinfo=UTC).timestamp() * 1000)
+LATENESS_MS = 2 * MINUTE
+
+# view -> [(feature, column, function, window, hop)]
+VIEWS = {
+    "card_spend": [
+        ("count_amount_600s", "amount", "count", 10 * MINUTE, 10_000),
+        ("sum_amount_600s", "amount", "sum", 10 * MINUTE, 10_000),
+        ("mean_amount_3600s", "amount", "mean", HOUR, MINUTE),
+        ("std_amount_3600s", "amount", "std", HOUR, MINUTE),
+        ("max_amount_3600s", "amount", "max", HOUR, MINUTE),
+        ("last_amount", "amount", "last", HOUR, MINUTE),
+        ("first_amount_of_day", "amount", "first", DAY, HOUR),
+        ("sum_items_86400s", "items", "sum", DAY, HOUR),
+        ("min_amount_86400s", "amount", "min", DAY, HOUR),
+        ("max_amount_86400s", "amount", "max", DAY, HOUR),
+    ],
+    "shop_sales": [
+        ("count_amount_3600s", "amount", "count", HOUR, 5 * MINUTE),
+        ("sum_amount_3600s", "amount", "sum", HOUR, 5 * MINUTE),
+        ("var_amount_86400s", "amount", "var", DAY, 5 * MINUTE),
+        ("max_items_86400s", "items", "max", DAY, 5 * MINUTE),
+        ("mean_amount_604800s", "amount", "mean", 7 * DAY, HOUR),
+    ],
+    "card_in_shop": [
+        ("visits", "amount", "count", DAY, 30 * MINUTE),
+        ("usual_amount", "amount", "mean", DAY, 30 * MINUTE),
+    ],
+    "card_abroad": [
+        ("payments_abroad", "abroad", "count", HOUR, MINUTE),
+        ("spent_abroad", "abroad", "sum", HOUR, MINUTE),
+        ("usual_price", "price", "mean", DAY, HOUR),
+    ],
+}
+KEYS = {
+    "card_spend": ("card_id",),
+    "shop_sales": ("shop_id",),
+    "card_in_shop": ("card_id", "shop_id"),
+    "card_abroad": ("card_id",),
+}
+MALFORMED = [
+    b"{not json",
+    b"",
+    None,
+    b'{"card_id": 7, "shop_id": "x", "paid_at": "2024-03-01T00:00:00Z"}',
+    b'{"card_id": "c1", "shop_id": 1, "amount": 1.0, "items": 1}',
+    b'{"card_id": "c1", "shop_id": 1, "amount": 1.0, "paid_at": "1600-01-01T00:00:00Z"}',
+    b'{"card_id": "c1", "shop_id": 1, "amount": 1.0, "paid_at": "9999-01-01T00:00:00Z"}',
+    b'{"card_id": "' + b"x" * 1_000_000 + b'", "shop_id": 1}',
+]
+
+
+@dataclass
+class Made:
+    """Records to produce, in order: (key or None, value or None)."""
+
+    records: list[tuple[bytes | None, bytes | None]] = field(default_factory=list)
+    malformed: int = 0
+
+
+def generate(n: int, seed: int, *, start_ms: int = START_MS, cards: int = 3_000) -> Made:
+    """`n` payments 400 ms apart: 5 % out of order, 0.1 % malformed, some null keys and values."""
+    rng = random.Random(seed)
+    made = Made()
+    for i in range(n):
+        if rng.random() < 0.001 or i == n // 2:
+            made.records.append((b"bad", MALFORMED[made.malformed % len(MALFORMED)]))
+            made.malformed += 1
+            continue
+        at = start_ms + i * 400
+        if rng.random() < 0.05:
+            at -= rng.randrange(0, 200_000)  # some of them beyond the allowed lateness
+        card = f"c{int(cards * rng.random() ** 2)}"
+        event = {
+            "payment_id": f"p{seed}-{i}",
+            "card_id": card,
+            "shop_id": rng.randrange(400),
+            "amount": round(rng.gammavariate(2, 30), 2) if rng.random() > 0.01 else None,
+            "items": rng.randrange(6),
+            "country": rng.choice(["NL", "DE", "FR", None]),
+            "online": rng.random() < 0.5,
+            "paid_at": datetime.fromtimestamp(at / 1000, UTC).isoformat(),
+        }
+        key = card.encode() if rng.random() > 0.1 else None
+        made.records.append((key, json.dumps(event).encode()))
+    return made
+
+
+@dataclass
+class Truth:
+    """What the topic holds, judged: accepted events, and how many records were refused."""
+
+    events: list[dict]
+    refused: int
+    ends: dict[int, int]
+
+
+def read_truth(bootstrap: str, topic: str, lateness_ms: int = LATENESS_MS) -> Truth:
+    """Read the whole topic and judge each record by the log of its own partition alone."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "truth", "enable.auto.commit": False}
+    )
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    ends = {
+        p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
+        for p in partitions
+    }
+    consumer.assign([TopicPartition(topic, p, 0) for p in ends])
+    left = sum(ends.values())
+    greatest: dict[int, int] = defaultdict(lambda: -1)
+    truth = Truth([], 0, ends)
+    while left:
+        for message in consumer.consume(10_000, timeout=10):
+            assert message.error() is None, message.error()
+            left -= 1
+            headers = dict(message.headers() or [])
+            if message.value() is None and "streamsvc-clock" in headers:
+                continue
+            event = _parse(message.value(), message.timestamp()[1])
+            partition = message.partition()
+            if event is None or event["at"] < greatest[partition] - lateness_ms:
+                truth.refused += 1
+                continue
+            greatest[partition] = max(greatest[partition], event["at"])
+            event["order"] = (event["at"], partition, message.offset())
+            truth.events.append(event)
+    consumer.close()
+    return truth
+
+
+def _parse(value: bytes | None, kafka_ms: int) -> dict | None:
+    if not value or len(value) > 262_144:
+        return None
+    try:
+        event = json.loads(value)
+        at = datetime.fromisoformat(event["paid_at"])
+    except (ValueError, KeyError):
+        return None
+    if not isinstance(event.get("card_id"), str) or not isinstance(event.get("shop_id"), int):
+        return None
+    event["at"] = round(at.timestamp() * 1000)
+    if event["at"] < 0 or event["at"] > kafka_ms + HOUR:
+        return None
+    amount, items, country = event.get("amount"), event.get("items"), event.get("country")
+    event["abroad"] = amount if country is not None and country != "NL" else None
+    event["price"] = (
+        amount / items if country is not None and amount is not None and items else None
+    )
+    event["in_udf"] = country is not None
+    return event
+
+
+def by_key(truth: Truth, view: str) -> dict[tuple, list[dict]]:
+    """Events of each entity of a view, in canonical order."""
+    groups: dict[tuple, list[dict]] = defaultdict(list)
+    for event in truth.events:
+        if view == "card_abroad" and not event["in_udf"]:
+            continue
+        groups[tuple(event[k] for k in KEYS[view])].append(event)
+    for events in groups.values():
+        events.sort(key=lambda e: e["order"])
+    return groups
+
+
+def expected(view: str, events: list[dict], t: int) -> dict[str, float | None]:
+    """Every feature of one entity at instant `t`, from its definition."""
+    out: dict[str, float | None] = {}
+    for feature, column, function, window, hop in VIEWS[view]:
+        left = (t - window) // hop * hop
+        values = [e[column] for e in events if left <= e["at"] <= t and e.get(column) is not None]
+        out[feature] = _aggregate(function, values)
+    return out
+
+
+def _aggregate(function: str, values: list[float]) -> float | None:
+    n = len(values)
+    if function == "count":
+        return n
+    if not n:
+        return None
+    if function in ("var", "std"):
+        if n < 2:
+            return None
+        mean = math.fsum(values) / n
+        var = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
+        return var if function == "var" else math.sqrt(var)
+    return {
+        "sum": lambda: math.fsum(values),
+        "mean": lambda: math.fsum(values) / n,
+        "min": lambda: min(values),
+        "max": lambda: max(values),
+        "first": lambda: values[0],
+        "last": lambda: values[-1],
+    }[function]()
+
+
+def differs(got: float | None, want: float | None) -> bool:
+    """Whether a served value is not the expected one (1e-9 relative)."""
+    if got is None or want is None:
+        return got is not want
+    return not math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9)

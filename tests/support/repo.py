@@ -1,0 +1,225 @@
+"""A Feast repo of tests/repos, applied and running: what a user does, from a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from streamsvc.store.client import connect
+from streamsvc.store.markers import read_markers
+from streamsvc.transport.admin import Admin, TopicSpec
+
+REPOS = Path(__file__).parents[1] / "repos"
+
+
+class RunningRepo:
+    """A context manager: leaves no process behind, whatever happens inside."""
+
+    def __init__(self, stack, directory: Path, name: str, **environment: str) -> None:
+        self.stack = stack
+        self.topic = stack.unique("payments")
+        self.project = stack.unique("p").replace("-", "_")
+        self.path = directory / name
+        shutil.copytree(REPOS / name, self.path)
+        settings = stack.settings
+        self.environment = {
+            **os.environ,
+            "PAYMENTS_TOPIC": self.topic,
+            "PAYMENTS_PROJECT": self.project,
+            "STREAMSVC_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+            "STREAMSVC_REDIS_URL": settings.redis_url.get_secret_value(),
+            "STREAMSVC_KEY_GROUPS": "6",
+            "STREAMSVC_COMMIT_INTERVAL_MS": "200",
+            "STREAMSVC_LOG_FORMAT": "console",
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self.workers: dict[str, subprocess.Popen] = {}
+        self.settings = settings
+
+    def __enter__(self) -> RunningRepo:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for name in list(self.workers):
+            self.stop_worker(name)
+
+    # --- what a user does ------------------------------------------------------------------
+
+    def run(self, *command: str, timeout_s: float = 120) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def apply(self) -> None:
+        (self.path / "data").mkdir(exist_ok=True)
+        self.run(str(Path(sys.executable).parent / "feast"), "apply")
+
+    def start_worker(self, name: str, kind: str = "features") -> subprocess.Popen:
+        log = (self.path / f"{name}.log").open("a")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamsvc", "worker", kind],
+            cwd=self.path,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+        )
+        self.workers[name] = process
+        return process
+
+    def log_of(self, name: str) -> str:
+        return (self.path / f"{name}.log").read_text()
+
+    def stop_worker(self, name: str, how: signal.Signals = signal.SIGTERM) -> int:
+        process = self.workers.pop(name)
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(how)
+        try:
+            return process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+            raise AssertionError(f"{name} did not stop:\n{self.log_of(name)[-4000:]}") from None
+
+    def assert_workers_alive(self) -> None:
+        for name, process in self.workers.items():
+            assert process.poll() is None, f"{name} died:\n{self.log_of(name)[-6000:]}"
+
+    # --- Kafka -----------------------------------------------------------------------------
+
+    @cached_property
+    def admin(self) -> Admin:
+        return Admin(self.settings)
+
+    def create_topic(self, partitions: int) -> None:
+        self.admin.ensure([TopicSpec(self.topic, partitions)])
+
+    def grow_topic(self, partitions: int) -> None:
+        client = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
+        client.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result(30)
+        deadline = time.monotonic() + 30
+        while self.admin.partitions(self.topic) != partitions:
+            assert time.monotonic() < deadline
+
+    @cached_property
+    def producer(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                "linger.ms": 5,
+                "message.max.bytes": 4_000_000,
+                "topic.metadata.refresh.interval.ms": 1_000,
+            }
+        )
+
+    def produce(self, records, partition: int | None = None) -> None:
+        """With the client library's own partitioner unless a partition is given."""
+        where = {} if partition is None else {"partition": partition}
+        for key, value in records:
+            while True:
+                try:
+                    self.producer.produce(self.topic, value, key, **where)
+                    break
+                except BufferError:
+                    self.producer.poll(0.1)
+        assert self.producer.flush(60) == 0
+
+    def send_clocks(self, time_ms: int) -> None:
+        headers = [("streamsvc-clock", str(time_ms).encode())]
+        for partition in range(self.admin.partitions(self.topic)):
+            self.producer.produce(self.topic, None, None, partition, headers=headers)
+        assert self.producer.flush(30) == 0
+
+    def dead_letter_reasons(self) -> Counter:
+        """Reasons of all dead letters, each source record once: delivery is at least once."""
+        dead = f"{self.topic}.dead"
+        ends = self.admin.end_offsets(dead)
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                "group.id": "dead",
+                "fetch.message.max.bytes": 20_000_000,
+            }
+        )
+        consumer.assign([TopicPartition(dead, p, 0) for p in ends])
+        left, reasons = sum(ends.values()), {}
+        while left:
+            for message in consumer.consume(1_000, timeout=10):
+                assert message.error() is None, message.error()
+                headers = dict(message.headers())
+                reasons[headers["streamsvc-source"]] = headers["streamsvc-reason"].decode()
+                left -= 1
+        consumer.close()
+        return Counter(reasons.values())
+
+    # --- the online store ------------------------------------------------------------------
+
+    @cached_property
+    def plan(self):
+        from streamsvc.definitions.registry import load_plan
+
+        with _environment(self.environment):
+            return load_plan(self.path)
+
+    @cached_property
+    def store(self):
+        from feast import FeatureStore
+
+        with _environment(self.environment):
+            return FeatureStore(repo_path=str(self.path))
+
+    def wait_until_applied(self, timeout_s: float = 90) -> None:
+        """Until every view's rows contain every record that the topic holds now."""
+        ends = self.admin.end_offsets(self.topic)
+        client = connect(self.settings)
+        groups = int(self.environment["STREAMSVC_KEY_GROUPS"])
+        deadline = time.monotonic() + timeout_s
+        lag: dict[str, object] = {}
+        while time.monotonic() < deadline:
+            lag = {}
+            for view in self.plan.views:
+                for group in range(groups) if view.shuffled else ends:
+                    marker = read_markers(client, self.project, view.name, [group])[0]
+                    wanted = ends if view.shuffled else {group: ends[group]}
+                    got = {} if marker is None else marker.applied.get(self.topic, {})
+                    if any(got.get(p, 0) < end for p, end in wanted.items()):
+                        lag[f"{view.name}/{group}"] = got
+            if not lag:
+                return
+            self.assert_workers_alive()
+            time.sleep(0.05)
+        logs = "\n".join(self.log_of(n)[-3000:] for n in self.workers)
+        raise AssertionError(f"not applied after {timeout_s} s: {lag} of {ends}\n{logs}")
+
+
+class _environment:  # noqa: N801 - reads as a statement
+    """Feast expands ${…} in feature_store.yaml from this process's environment."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+        self.before = dict(os.environ)
+
+    def __enter__(self) -> None:
+        os.environ.update(self.values)
+
+    def __exit__(self, *exc: object) -> None:
+        os.environ.clear()
+        os.environ.update(self.before)

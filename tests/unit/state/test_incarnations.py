@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamsvc.state.incarnations import Claim, Identity, decide
+
+identities = st.sampled_from(
+    [Identity("t1", 4, "d1"), Identity("t2", 4, "d1"), Identity("t1", 8, "d1")]
+)
+
+
+def test_the_first_worker_claims_number_one():
+    verdict = decide("v", Identity("t", 4, "d"), [])
+    assert verdict.number is None
+    assert verdict.claim == Claim.of("v", 1, Identity("t", 4, "d"))
+
+
+def test_a_known_identity_keeps_its_number():
+    identity = Identity("t", 4, "d")
+    assert decide("v", identity, [Claim.of("v", 1, identity)]).number == 1
+
+
+def test_a_superseded_identity_that_comes_back_gets_a_new_number():
+    old, new = Identity("t", 4, "old"), Identity("t", 4, "new")
+    claims = [Claim.of("v", 1, old), Claim.of("v", 2, new)]
+    verdict = decide("v", old, claims)
+    assert verdict.claim is not None
+    assert verdict.claim.number == 3
+
+
+@given(st.lists(identities, min_size=1, max_size=8), st.integers(0, 2))
+def test_workers_that_race_agree_in_the_end(racing, stale):
+    """Each appends what it decided on a view of the log that is `stale` records old."""
+    log: list[Claim] = []
+    for identity in racing:
+        claim = decide("v", identity, log[: max(0, len(log) - stale)]).claim
+        if claim is not None:
+            log.append(claim)
+    keys = [claim.key for claim in log]
+    compacted = [c for i, c in enumerate(log) if c.key not in keys[i + 1 :]]
+    for identity in racing:
+        assert decide("v", identity, log).number == decide("v", identity, log).number
+        if len(keys) == len(set(keys)):
+            assert decide("v", identity, compacted) == decide("v", identity, log)
+
+
+def test_views_do_not_share_numbers():
+    identity = Identity("t", 4, "d")
+    verdict = decide("b", identity, [Claim.of("a", 1, identity), Claim.of("a", 2, identity)])
+    assert verdict.claim is not None
+    assert verdict.claim.number == 1

@@ -1,0 +1,129 @@
+"""Whatever crashed, paused or repeated senders do, each row arrives once in its key group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamsvc.columns import numeric, strings
+from streamsvc.definitions.plan import Aggregate, EventSchema, JoinKey, Source, View
+from streamsvc.entity_keys import encode_entity_keys, murmur2
+from streamsvc.features.rows import EntityRows, column_types
+from streamsvc.features.spec import WindowSpec
+from streamsvc.state.blocks import unpack_block
+from streamsvc.state.partition import ViewPartition
+from streamsvc.state.shuffle import Span, decode_shuffle, encode_shuffle
+
+GROUPS = 3
+SOURCE = Source("s", "t", EventSchema((), "at"), 0, 0, None, None)
+VIEW = View(
+    "v",
+    SOURCE,
+    (JoinKey("k", "string"),),
+    (Aggregate("n", "x", "count", 60_000, 1_000), Aggregate("s", "x", "sum", 60_000, 1_000)),
+    {"n": "Int64", "s": "Float64"},
+    None,
+    None,
+    "h",
+)
+SPEC = WindowSpec.of(VIEW.aggregates, column_types(VIEW))
+
+
+def rows(partition: int, low: int, high: int) -> EntityRows:
+    """Rows of source offsets low … high - 1; the key and the value follow from the offset."""
+    offsets = np.arange(low, high)
+    keys = [f"k{(7 * o + partition) % 5}" for o in offsets]
+    values = numeric([float(1 + o + 100 * partition) for o in offsets] or [0.0])
+    return EntityRows(
+        encode_entity_keys([strings(keys)]),
+        1_000 + offsets,
+        np.full(len(offsets), partition),
+        offsets,
+        {"x": values.take(np.arange(len(offsets)))},
+    )
+
+
+def span(partition: int, low: int, high: int) -> Span:
+    return Span(partition, low, high, 1_000 + high, True, 1)
+
+
+@dataclass
+class Sender:
+    """Sends a source partition in order from where it resumed; may be one of several at once."""
+
+    partition: int
+    position: int
+    sent: list[tuple[int, int]] = field(default_factory=list)
+
+    def step(self, size: int, logs: list[list[bytes]]) -> None:
+        low, high = self.position, self.position + size
+        records = encode_shuffle(
+            rows(self.partition, low, high), [span(self.partition, low, high)], GROUPS
+        )
+        for group, record in enumerate(records):
+            logs[group].append(record)
+        self.position = high
+
+
+actions = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(1, 7)), min_size=1, max_size=25
+)
+
+
+@settings(deadline=None)  # the first example compiles the kernels
+@given(actions, st.lists(st.integers(1, 4), min_size=1))
+def test_each_row_is_applied_once(steps, chunking):
+    logs: list[list[bytes]] = [[] for _ in range(GROUPS)]
+    reached = [0, 0]
+    senders = [[Sender(0, 0), Sender(0, 0)], [Sender(1, 0), Sender(1, 0)]]
+    for action, partition, size in steps:
+        pair = senders[partition]
+        if action == 3:  # the newer one crashed: its successor starts where progress was recorded
+            pair[1] = Sender(partition, max(0, pair[1].position - size))
+        else:
+            pair[action % 2].step(size, logs)
+            reached[partition] = max(reached[partition], pair[action % 2].position)
+
+    total: dict[bytes, tuple[int, float]] = {}
+    for group, log in enumerate(logs):
+        held = ViewPartition(VIEW, SPEC, group, 1)
+        position, step = 0, 0
+        while position < len(log):
+            size = chunking[step % len(chunking)]
+            part = [decode_shuffle(unpack_block(r)) for r in log[position : position + size]]
+            position, step = position + len(part), step + 1
+            held.apply_shuffled(part, position, 0)
+        emission = held.state.emit()
+        counts, sums = emission.values["n"].to_pylist(), emission.values["s"].to_pylist()
+        for key, count, value in zip(emission.keys.to_bytes_list(), counts, sums, strict=True):
+            assert key not in total, "an entity lives in one key group only"
+            total[key] = (count, value)
+        assert {p: held.vector.get(p, 0) for p in (0, 1)} == dict(enumerate(reached))
+
+    expected: dict[bytes, tuple[int, float]] = {}
+    for partition, end in enumerate(reached):
+        made = rows(partition, 0, end)
+        for key, value in zip(
+            made.keys.to_bytes_list(), made.columns["x"].to_pylist(), strict=True
+        ):
+            count, value_sum = expected.get(key, (0, 0.0))
+            expected[key] = (count + 1, value_sum + value)
+    assert total == expected
+
+
+def test_a_group_without_rows_still_learns_the_span():
+    records = encode_shuffle(rows(0, 0, 1), [span(0, 0, 1)], GROUPS)
+    arrived = [decode_shuffle(unpack_block(r)) for r in records]
+    assert sorted(len(a.rows) for a in arrived) == [0, 0, 1]
+    assert all(a.spans == (span(0, 0, 1),) for a in arrived)
+
+
+def test_rows_go_to_the_group_of_their_entity():
+    made = rows(0, 0, 40)
+    for group, record in enumerate(encode_shuffle(made, [span(0, 0, 40)], GROUPS)):
+        arrived = decode_shuffle(unpack_block(record)).rows
+        assert (murmur2(arrived.keys) % GROUPS == group).all()
+        assert sorted(arrived.offset.tolist()) == arrived.offset.tolist()
