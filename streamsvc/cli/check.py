@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,15 +47,15 @@ def check(
 def _print(plan: Plan, console: Any) -> None:
     from rich.table import Table
 
-    table = Table("view", "topic", "by", "features", "longest window", "rows travel", box=None)
+    table = Table("view", "topic", "by", "features", "windows up to", "shuffled", box=None)
     for view in plan.views:
         table.add_row(
             view.name,
             view.source.topic,
             ", ".join(key.name for key in view.join_keys),
             str(len(view.aggregates)),
-            f"{max(a.window_ms for a in view.aggregates) / 1000:g} s",
-            "through the shuffle" if view.shuffled else "straight (declared key)",
+            str(timedelta(milliseconds=max(a.window_ms for a in view.aggregates))),
+            "yes" if view.shuffled else "no: declared key",
         )
     console.print(f"[bold]{plan.project}[/bold]: the definitions can run.")
     console.print(table)
