@@ -107,7 +107,7 @@ def _install(root: Path) -> str:
     venv, backends = root / "venv", root / "backends"
     for rest in (venv, backends):
         shutil.rmtree(rest, ignore_errors=True)
-    _uv("venv", "--quiet", *_interpreter(), str(venv))
+    _make_venv(venv)
     _uv("pip", "sync", "--quiet", "--require-hashes", "--python", str(venv), str(LOCK))
     version, libraries = _ask(venv)
     server = TritonEnvironment(root, libraries).server
@@ -117,17 +117,23 @@ def _install(root: Path) -> str:
     return libraries
 
 
-def _interpreter() -> tuple[str, ...]:
-    """Arguments for uv: this interpreter if its library can be embedded, else one that uv brings.
+def _make_venv(venv: Path) -> None:
+    """An environment of this interpreter if its library can be embedded, else of one uv brings.
 
     Distributions split the shared libpython off into a package of its own, often not installed.
     """
-    library = Path(str(sysconfig.get_config_var("LIBDIR"))) / str(
-        sysconfig.get_config_var("INSTSONAME")
-    )
-    if sys.version_info[:2] in PYTHONS and ".so" in library.name and library.exists():
-        return ("--python", sys.executable)
-    return ("--python", "3.12", "--managed-python")
+    name = str(sysconfig.get_config_var("INSTSONAME"))
+    library = Path(str(sysconfig.get_config_var("LIBDIR"))) / name
+    if sys.version_info[:2] in PYTHONS and ".so" in name and library.exists():
+        _uv("venv", "--quiet", "--python", sys.executable, str(venv))
+        return
+    try:
+        _uv("venv", "--quiet", "--python", "3.12", "--managed-python", str(venv))
+    except UnavailableError as error:
+        raise UnavailableError(
+            "Triton embeds Python 3.11 or 3.12 as a shared library, which this Python lacks "
+            f"(on Debian and Ubuntu: apt install libpython3.12). {error}"
+        ) from error
 
 
 def _ask(venv: Path) -> tuple[str, str]:

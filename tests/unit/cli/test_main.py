@@ -33,6 +33,12 @@ def test_help_shows_every_verb_in_its_panel_and_the_exit_codes(runner: CliRunner
     assert "Exit codes" in shown.output
 
 
+def test_panels_come_in_the_order_of_the_table(runner: CliRunner) -> None:
+    shown = runner.invoke(app, ["--help"]).output
+    places = [shown.index(f"╭─ {panel} ─") for panel in dict.fromkeys(p for _, _, p in VERBS)]
+    assert places == sorted(places)
+
+
 def test_every_verb_explains_itself(runner: CliRunner) -> None:
     for name, _, _ in VERBS:
         shown = runner.invoke(app, [name, "--help"])

@@ -94,3 +94,38 @@ def test_tritons_environment_is_locked_with_sums() -> None:
     assert "http" not in text
     for entry in re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]:
         assert "--hash=sha256:" in entry
+
+
+@pytest.mark.parametrize(
+    ("shared", "version", "managed"),
+    [(True, (3, 11), False), (True, (3, 13), True), (False, (3, 12), True)],
+)
+def test_triton_gets_an_interpreter_that_can_be_embedded(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    shared: bool,
+    version: tuple[int, int],
+    managed: bool,
+) -> None:
+    name = "libpython3.so.1.0" if shared else "libpython3.a"
+    (tmp_path / name).write_text("")
+    variables = {"INSTSONAME": name, "LIBDIR": str(tmp_path)}
+    monkeypatch.setattr(triton_env.sysconfig, "get_config_var", variables.get)
+    monkeypatch.setattr(triton_env.sys, "version_info", (*version, 0))
+    asked: list[str] = []
+    monkeypatch.setattr(triton_env, "_uv", lambda *arguments: asked.extend(arguments))
+    triton_env._make_venv(tmp_path / "venv")
+    assert ("--managed-python" in asked) == managed
+
+
+def test_no_interpreter_to_embed_is_said_with_the_package_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(triton_env.sysconfig, "get_config_var", lambda _: "libpython3.11.a")
+
+    def no_network(*_: str) -> None:
+        raise UnavailableError("uv: dns error. To use an existing server instead, set X.")
+
+    monkeypatch.setattr(triton_env, "_uv", no_network)
+    with pytest.raises(UnavailableError, match=r"apt install libpython.*dns error"):
+        triton_env._make_venv(tmp_path / "venv")
