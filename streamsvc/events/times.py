@@ -20,7 +20,7 @@ from numba import njit
 
 from streamsvc.columns import I64, U8, Bools, BytesColumn, Column
 from streamsvc.definitions.plan import TimeUnit
-from streamsvc.events.tokens import digit
+from streamsvc.events.tokens import at, digit
 
 __all__ = ["MAX_TIME_MS", "event_times", "explain"]
 
@@ -109,28 +109,28 @@ def _parse_text(a: U8, p: int, e: int) -> tuple[int, int]:  # noqa: PLR0911, PLR
     year = _number(a, p, e, 4)
     month = _number(a, p + 5, e, 2)
     day = _number(a, p + 8, e, 2)
-    if year < 0 or month < 0 or day < 0 or a[p + 4] != 45 or a[p + 7] != 45:
+    if year < 0 or month < 0 or day < 0 or at(a, p + 4) != 45 or at(a, p + 7) != 45:
         return 0, _NOT_ISO
     hour = minute = second = milli = offset = 0
     p += 10
     if p < e:
-        if a[p] != 84 and a[p] != 32 and a[p] != 116:
+        if at(a, p) not in (84, 116, 32):
             return 0, _NOT_ISO
         hour = _number(a, p + 1, e, 2)
         minute = _number(a, p + 4, e, 2)
-        if hour < 0 or minute < 0 or a[p + 3] != 58:
+        if hour < 0 or minute < 0 or at(a, p + 3) != 58:
             return 0, _NOT_ISO
         p += 6
-        if p < e and a[p] == 58:
+        if p < e and at(a, p) == 58:
             second = _number(a, p + 1, e, 2)
             if second < 0:
                 return 0, _NOT_ISO
             p += 3
-            if p < e and (a[p] == 46 or a[p] == 44):
+            if p < e and at(a, p) in (44, 46):
                 p += 1
                 first = p
                 weight = 100
-                while p < e and a[p] >= 48 and a[p] <= 57:
+                while p < e and 48 <= at(a, p) <= 57:
                     milli += digit(a, p) * weight
                     weight //= 10
                     p += 1
@@ -167,18 +167,18 @@ def _offset_minutes(a: U8, p: int, e: int) -> tuple[int, int]:
 
     The position is -1 if there is none. An hour or minute that does not exist gives 9,999 minutes.
     """
-    if a[p] == 90 or a[p] == 122:
+    if at(a, p) in (90, 122):
         return 0, p + 1
-    if a[p] != 43 and a[p] != 45:
+    if at(a, p) not in (43, 45):
         return 0, -1
-    negative = a[p] == 45
+    negative = at(a, p) == 45
     hours = _number(a, p + 1, e, 2)
     if hours < 0:
         return 0, -1
     p += 3
     minutes = 0
     if p < e:
-        if a[p] == 58:
+        if at(a, p) == 58:
             p += 1
         minutes = _number(a, p, e, 2)
         if minutes < 0:
@@ -197,7 +197,7 @@ def _number(a: U8, p: int, e: int, digits: int) -> int:
         return -1
     value = 0
     for q in range(p, p + digits):
-        if a[q] < 48 or a[q] > 57:
+        if not 48 <= at(a, q) <= 57:
             return -1
         value = value * 10 + digit(a, q)
     return value

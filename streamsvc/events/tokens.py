@@ -11,12 +11,12 @@ import numpy as np
 from numba import njit
 
 from streamsvc.columns import U8
-from streamsvc.events.floats import MAX_POWER
 
 __all__ = [
     "FRACTION",
     "NOT_A_NUMBER",
     "WHOLE",
+    "at",
     "digit",
     "literal",
     "match",
@@ -30,21 +30,31 @@ WHOLE: Final = 1
 FRACTION: Final = 2
 """What a number token is; FRACTION has a point or an exponent."""
 
-_MAX_SIGNIFICAND: Final = 10**17
-"""A digit is appended only below this, so that 18 digits are read and 64 bits never overflow."""
+_MAX_DIGITS: Final = 18
+"""So many digits fit 64 bits whatever they are."""
+_MAX_EXPONENT: Final = 999
+_PLAIN: Final = np.array([32 <= c < 128 and c not in {34, 92} for c in range(256)])
+"""Bytes that stand for themselves in a string: ASCII but control characters, quote, backslash."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def at(a: U8, p: int) -> int:
+    """The byte at `p`, which is not negative: spares the test for a place counted from the end."""
+    value: Any = a[np.uint64(p)]
+    return value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def digit(a: U8, p: int) -> int:
     """Value of the digit at `p`, as a signed 64-bit integer."""
-    value: Any = np.int64(a[p]) - 48
+    value: Any = np.int64(at(a, p)) - 48
     return value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def skip_space(a: U8, p: int, e: int) -> int:
     """Position of the first byte from `p` on that is not white space, or `e`."""
-    while p < e and (a[p] == 32 or a[p] == 10 or a[p] == 13 or a[p] == 9):
+    while p < e and at(a, p) in (32, 10, 13, 9):
         p += 1
     return p
 
@@ -53,10 +63,10 @@ def skip_space(a: U8, p: int, e: int) -> int:
 def match(a: U8, p: int, e: int, keys: U8, start: int, end: int) -> int:
     """Position of the closing quote if the key at `p` is `keys[start:end]`, else -1."""
     q = p + end - start
-    if q >= e or a[q] != 34:
+    if q >= e or at(a, q) != 34:
         return -1
     for k in range(start, end):
-        if a[p] != keys[k]:
+        if at(a, p) != at(keys, k):
             return -1
         p += 1
     return q
@@ -65,29 +75,32 @@ def match(a: U8, p: int, e: int, keys: U8, start: int, end: int) -> int:
 @njit(cache=True, nogil=True, error_model="numpy")
 def literal(a: U8, p: int, e: int, c0: int, c1: int, c2: int, c3: int) -> int:
     """Position behind these four bytes, -1 if they are not at `p`."""
-    if p + 4 > e or a[p] != c0 or a[p + 1] != c1 or a[p + 2] != c2 or a[p + 3] != c3:
+    if p + 4 > e or at(a, p) != c0 or at(a, p + 1) != c1:
+        return -1
+    if at(a, p + 2) != c2 or at(a, p + 3) != c3:
         return -1
     return p + 4
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def string_end(a: U8, p: int, e: int) -> int:  # noqa: PLR0912
     """Position of the quote that closes the string at `p`.
 
     -1 if there is none, or the string has an escape, a control character or invalid UTF-8.
     """
-    while p < e:
-        c = a[p]
-        if c == 34:
-            return p
-        if c < 32 or c == 92:
-            return -1
-        if c < 128:
+    closed = -1
+    while True:
+        while p < e and _PLAIN[at(a, p)]:
             p += 1
-            continue
+        if p >= e:
+            break
+        c = at(a, p)
+        if c == 34:
+            closed = p
+            break
         # The first continuation byte has bounds that rule out overlong forms, surrogates and
         # everything past U+10FFFF (Unicode, table 3-7).
-        low, high = 0x80, 0xBF
+        low, high, more = 0x80, 0xBF, 0
         if 0xC2 <= c <= 0xDF:
             more = 1
         elif 0xE0 <= c <= 0xEF:
@@ -102,63 +115,60 @@ def string_end(a: U8, p: int, e: int) -> int:  # noqa: PLR0912
                 low = 0x90
             elif c == 0xF4:
                 high = 0x8F
-        else:
-            return -1
-        if p + more >= e or a[p + 1] < low or a[p + 1] > high:
-            return -1
-        for q in range(p + 2, p + more + 1):
-            if a[q] < 0x80 or a[q] > 0xBF:
-                return -1
-        p += more + 1
-    return -1
+        if more == 0 or p + more >= e or at(a, p + 1) < low or at(a, p + 1) > high:
+            break
+        p += 2
+        while more > 1 and 0x80 <= at(a, p) <= 0xBF:
+            p += 1
+            more -= 1
+        if more > 1:
+            break
+    return closed
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def number(a: U8, p: int, e: int) -> tuple[int, int, int, int]:  # noqa: PLR0911, PLR0912
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def number(a: U8, p: int, e: int) -> tuple[int, int, int, int]:
     """The number at `p`: position behind it, what it is, its significand without sign, its power.
 
-    Not a number is also one with more than 18 digits or a power beyond the table.
+    Not a number is also one with more than 18 digits, leading zeros counted.
     """
-    if a[p] == 45:
+    if at(a, p) == 45:
         p += 1
-    if p >= e or a[p] < 48 or a[p] > 57:
-        return p, NOT_A_NUMBER, 0, 0
-    significand = digit(a, p)
-    p += 1
-    if significand > 0:  # a leading zero stands alone; a digit behind it is then no delimiter
-        while p < e and a[p] >= 48 and a[p] <= 57:
-            if significand >= _MAX_SIGNIFICAND:
-                return p, NOT_A_NUMBER, 0, 0
-            significand = significand * 10 + digit(a, p)
-            p += 1
+    first = p
+    significand: Any = np.int64(0)
+    while p < e and 48 <= at(a, p) <= 57:
+        significand = significand * 10 + digit(a, p)
+        p += 1
+    digits = p - first
     token = WHOLE
     power = 0
-    if p < e and a[p] == 46:
+    if digits == 0 or (digits > 1 and at(a, first) == 48):
+        token = NOT_A_NUMBER
+    elif p < e and at(a, p) == 46:
         token = FRACTION
         p += 1
-        digits = p
-        while p < e and a[p] >= 48 and a[p] <= 57:
-            if significand >= _MAX_SIGNIFICAND:
-                return p, NOT_A_NUMBER, 0, 0
+        first = p
+        while p < e and 48 <= at(a, p) <= 57:
             significand = significand * 10 + digit(a, p)
             p += 1
-        if p == digits:
-            return p, NOT_A_NUMBER, 0, 0
-        power = digits - p
-    if p < e and (a[p] == 101 or a[p] == 69):
+        power = first - p
+        digits -= power
+        if power == 0:
+            token = NOT_A_NUMBER
+    if digits > _MAX_DIGITS:
+        token = NOT_A_NUMBER
+    if token != NOT_A_NUMBER and p < e and at(a, p) in (101, 69):
         token = FRACTION
         p += 1
-        negative = p < e and a[p] == 45
-        if p < e and (a[p] == 45 or a[p] == 43):
+        negative = p < e and at(a, p) == 45
+        if p < e and at(a, p) in (43, 45):
             p += 1
-        digits = p
+        first = p
         exponent = 0
-        while p < e and a[p] >= 48 and a[p] <= 57:
-            if exponent > MAX_POWER:
-                return p, NOT_A_NUMBER, 0, 0
-            exponent = exponent * 10 + digit(a, p)
+        while p < e and 48 <= at(a, p) <= 57:
+            exponent = min(exponent * 10 + digit(a, p), _MAX_EXPONENT)
             p += 1
-        if p == digits:
-            return p, NOT_A_NUMBER, 0, 0
+        if p == first:
+            token = NOT_A_NUMBER
         power += -exponent if negative else exponent
     return p, token, significand, power
