@@ -16,15 +16,15 @@ PARAMETERS: dict[str, Any] = {
     "objective": "binary:logistic",
     "eval_metric": "auc",
     "tree_method": "hist",
-    "max_depth": 7,
-    "eta": 0.08,
-    "min_child_weight": 20,
+    "max_depth": 6,
+    "eta": 0.1,
+    "min_child_weight": 50,
     "subsample": 0.8,
     "colsample_bytree": 0.6,
     "lambda": 2.0,
 }
 MOST_ROUNDS = 600
-PATIENCE = 30
+PATIENCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def fit(
     seed: int,
     threads: int,
 ) -> Fitted:
-    """Boost until the validation AUC has not grown for 30 rounds; keep the best rounds.
+    """Boost until the validation AUC has not grown for 20 rounds; keep the best rounds.
 
     Matrices are float32 with NaN for missing, columns in the order of `features`.
     """

@@ -1,49 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import pytest
-
-from streamsvc.models.artifact import F32, ModelCard
-from streamsvc.models.golden import choose_golden
-from streamsvc.models.histogram import histogram
-
-
-@dataclass(frozen=True)
-class Trained:
-    card: ModelCard
-    booster: bytes
-    matrix: F32
-
-    def version(self, number: int) -> ModelCard:
-        import msgspec
-
-        return msgspec.structs.replace(self.card, version=number)
+from support.models import SmallModel, small_model
 
 
 @pytest.fixture(scope="session")
-def trained() -> Trained:
-    import xgboost
-
-    rng = np.random.default_rng(7)
-    matrix = rng.normal(size=(500, 3)).astype(np.float32)
-    matrix[rng.random(matrix.shape) < 0.1] = np.nan
-    labels = np.nan_to_num(matrix[:, 0]) > 0.2
-    parameters = {"objective": "binary:logistic", "nthread": 1}
-    booster = xgboost.train(parameters, xgboost.DMatrix(matrix, labels), 10)
-    features = ["view:a", "view:b", "other:c"]
-    card = ModelCard(
-        model="late",
-        version=1,
-        service="late_arrival",
-        features=features,
-        trained_from_ms=1,
-        trained_until_ms=2,
-        rows=len(matrix),
-        metrics={"auc": 0.9},
-        histograms={name: histogram(matrix[:, i]) for i, name in enumerate(features)},
-        score=histogram(booster.inplace_predict(matrix)),
-        golden=choose_golden(matrix, booster.inplace_predict),
-    )
-    return Trained(card, bytes(booster.save_raw("ubj")), matrix)
+def trained() -> SmallModel:
+    return small_model()
