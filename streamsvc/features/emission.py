@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.columns import I64, Bools, BytesColumn, NumericColumn
+from streamsvc.columns import I64, U8, BytesColumn, NumericColumn
 from streamsvc.features.arrays import packed_keys
-from streamsvc.features.emit import Rows
+from streamsvc.features.kernels.emit import Rows
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["Emission", "emission_of", "empty_rows", "feature_columns"]
@@ -33,11 +33,9 @@ class Emission:
 
 def empty_rows(spec: WindowSpec, n: int) -> Rows:
     """Room for n rows. The key bytes may turn out too few."""
-    out = np.empty((len(spec.features), n), np.int64)
     return Rows(
-        out=out,
-        out_float=out.view(np.float64),
-        valid=np.empty((len(spec.features), n), np.bool_),
+        out=np.empty((len(spec.features), n), np.int64),
+        valid=np.empty((len(spec.features), n), np.uint8),
         as_of=np.empty(n, np.int64),
         valid_until=np.empty(n, np.int64),
         keys=np.empty(32 * n, np.uint8),
@@ -55,16 +53,16 @@ def emission_of(spec: WindowSpec, rows: Rows) -> Emission:
     )
 
 
-def feature_columns(spec: WindowSpec, out: I64, valid: Bools) -> dict[str, NumericColumn]:
+def feature_columns(spec: WindowSpec, out: I64, valid: U8) -> dict[str, NumericColumn]:
     """What kernels wrote, (features, n) words, as columns of each feature's own type."""
     columns = {}
     for i, name in enumerate(spec.features):
         kind = spec.types[name]
-        words = out[i]
+        words, ok = out[i], valid[i].view(np.bool_)
         if kind == "float64":
-            columns[name] = NumericColumn(words.view(np.float64), valid[i])
+            columns[name] = NumericColumn(words.view(np.float64), ok)
         elif kind == "bool":
-            columns[name] = NumericColumn(words != 0, valid[i])
+            columns[name] = NumericColumn(words != 0, ok)
         else:
-            columns[name] = NumericColumn(words, valid[i])
+            columns[name] = NumericColumn(words, ok)
     return columns

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamsvc.columns import I64, BytesColumn, Columns
-from streamsvc.features.apply import enqueue_all, locate, update
 from streamsvc.features.arrays import key_arrays, longs
 from streamsvc.features.emission import Emission, emission_of, empty_rows
-from streamsvc.features.emit import Rows, emit_changed, emit_due, sweep
-from streamsvc.features.layout import (
+from streamsvc.features.kernels.apply import enqueue_all, locate, update
+from streamsvc.features.kernels.emit import Rows, emit_changed, emit_due, sweep
+from streamsvc.features.kernels.layout import (
     BUCKET_TOP,
     CLOCK,
     COUNT,
@@ -38,13 +38,15 @@ from streamsvc.features.layout import (
     N_KEYS,
     N_TILES,
     NEED_KEY,
+    NEVER,
     SLOT_TOP,
     TIME,
     State,
 )
-from streamsvc.features.persist import load, measure, take
-from streamsvc.features.schedule import earliest
-from streamsvc.features.spec import Program, WindowSpec
+from streamsvc.features.kernels.persist import load, measure, take
+from streamsvc.features.kernels.program import Program
+from streamsvc.features.kernels.schedule import next_due
+from streamsvc.features.spec import WindowSpec
 from streamsvc.features.storage import SLICE, Storage
 from streamsvc.features.tile_batch import TileBatch, arrays_of, batch_of, empty_tiles
 
@@ -85,9 +87,8 @@ class WindowState:
     @property
     def next_due_ms(self) -> int | None:
         """The earliest instant at which a key's values change by age, None without keys."""
-        st = self._storage.state
-        bucket = earliest(st)
-        return None if bucket < 0 else int(st.buckets[bucket, TIME])
+        due = int(next_due(self._storage.state, self.spec.program))
+        return None if due == NEVER else due
 
     @property
     def n_due(self) -> int:
@@ -110,14 +111,14 @@ class WindowState:
         n = len(keys)
         if n == 0:
             return 0
-        store, program = self._storage, self.spec.program
+        store = self._storage
         expired = int(store.state.meta[EXPIRED])
         words, valid = self.spec.words(columns, n)
         times = longs(event_time)
         clocks = longs(np.maximum(np.maximum.accumulate(times), self.clock_ms))
         where = np.empty(n, np.int64)
-        locating = (program, *key_arrays(keys), times, clocks, where)
-        updating = (program, times, longs(partition), longs(offset), words, valid, clocks, where)
+        locating = (*key_arrays(keys), times, clocks, where)
+        updating = (times, longs(partition), longs(offset), words, valid, clocks, where)
         for low in range(0, n, SLICE):
             high = min(low + SLICE, n)
             store.reserve(high - low)
@@ -144,7 +145,7 @@ class WindowState:
 
     def mark_all_changed(self) -> None:
         """Let `emit` return every key: to fill a store that lost its rows."""
-        enqueue_all(self._storage.state)
+        enqueue_all(self._storage.state, self.spec.program)
 
     def take_changed_tiles(self) -> TileBatch:
         """Tiles that changed since the last take, whole."""
@@ -166,7 +167,7 @@ class WindowState:
         for low in range(0, len(tiles.keys), SLICE):
             high = min(low + SLICE, len(tiles.keys))
             store.reserve(high - low)
-            store.complete(load, low, high, program, batch, tiles.aged_ms)
+            store.complete(load, low, high, batch, tiles.aged_ms)
         swept = SLICE
         while swept == SLICE:
             store.reserve_instants(SLICE)

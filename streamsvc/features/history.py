@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamsvc.columns import F64, I64, U8, Bools, BytesColumn, Columns, NumericColumn
-from streamsvc.features.accumulate import accumulate
-from streamsvc.features.arrays import key_arrays, longs
+from streamsvc.columns import I64, BytesColumn, Columns, NumericColumn
+from streamsvc.features.arrays import key_arrays, longs, read_only
 from streamsvc.features.emission import feature_columns
-from streamsvc.features.fold import fold, settle
-from streamsvc.features.jit import kernel
-from streamsvc.features.key_index import find_key, insert_key, tag_of
-from streamsvc.features.layout import State
-from streamsvc.features.rings import create_tile, drop_oldest, find_tile, ring_count
-from streamsvc.features.spec import COUNT, Program, WindowSpec
+from streamsvc.features.kernels.program import COUNT, FUNCTION, POSITION
+from streamsvc.features.kernels.replay import intern_keys, look_up, replay
+from streamsvc.features.spec import WindowSpec
 from streamsvc.features.storage import SLICE, Storage
 
 __all__ = ["features_at"]
@@ -41,18 +37,20 @@ def features_at(
     n, queries = len(events_keys), len(query_keys)
     words, valid = spec.words(columns, n)
     out = np.zeros((len(spec.features), queries), np.int64)
-    counts = spec.program.outputs[:, 0] == COUNT
-    out_valid = np.zeros((len(spec.features), queries), np.bool_)
-    out_valid[spec.program.outputs[counts, 2]] = True
+    counts = spec.program.outputs[:, FUNCTION] == COUNT
+    out_valid = np.zeros((len(spec.features), queries), np.uint8)
+    out_valid[spec.program.outputs[counts, POSITION]] = True
 
     store = Storage(spec)
+    wanted = key_arrays(query_keys)
     asked = np.full(queries, -1, np.int64)
     for low in range(0, queries, SLICE):
         high = min(low + SLICE, queries)
         store.reserve(high - low)
-        store.complete(_intern, low, high, *key_arrays(query_keys), query_keys.valid, asked)
+        store.complete(intern_keys, low, high, *wanted, read_only(query_keys.valid), asked)
     of_event = np.empty(n, np.int64)
-    _find(store.state, *key_arrays(events_keys), events_keys.valid, of_event)
+    known = read_only(events_keys.valid)
+    look_up(store.state, spec.program, *key_arrays(events_keys), known, of_event)
 
     events = np.flatnonzero(of_event >= 0)
     rows = np.flatnonzero(asked >= 0)
@@ -60,94 +58,8 @@ def features_at(
     time = np.concatenate((event_time[events], query_time[rows]))
     is_query = np.arange(len(slot)) >= len(events)
     order = np.lexsort((is_query, time, slot))
-    store.complete(
-        _replay,
-        0,
-        len(order),
-        spec.program,
-        slot[order],
-        time[order],
-        is_query[order],
-        np.concatenate((events, rows))[order],
-        longs(partition),
-        longs(offset),
-        words,
-        valid,
-        out,
-        out.view(np.float64),
-        out_valid,
-    )
+    steps = (slot[order], is_query[order], np.concatenate((events, rows))[order])
+    chunk = (longs(event_time), longs(partition), longs(offset), words, valid)
+    target = (longs(query_time), out, out_valid)
+    store.complete(replay, 0, len(order), *steps, *chunk, *target)
     return feature_columns(spec, out, out_valid)
-
-
-@kernel
-def _intern(
-    st: State, data: U8, start: I64, end: I64, valid: Bools, where: I64, low: int, high: int
-) -> int:
-    for i in range(low, high):
-        if not valid[i]:
-            continue
-        tag = tag_of(data, start[i], end[i])
-        slot = find_key(st, tag, data, start[i], end[i])
-        if slot < 0:
-            slot = insert_key(st, tag, data, start[i], end[i])
-            if slot < 0:
-                return i
-        where[i] = slot
-    return high
-
-
-@kernel
-def _find(st: State, data: U8, start: I64, end: I64, valid: Bools, where: I64) -> None:
-    for i in range(len(start)):
-        where[i] = -1
-        if valid[i]:
-            where[i] = find_key(st, tag_of(data, start[i], end[i]), data, start[i], end[i])
-
-
-@kernel
-def _replay(
-    st: State,
-    pg: Program,
-    slots: I64,
-    times: I64,
-    is_query: Bools,
-    source: I64,
-    partition: I64,
-    offset: I64,
-    words: I64,
-    valid: Bools,
-    out: I64,
-    out_float: F64,
-    out_valid: Bools,
-    low: int,
-    high: int,
-) -> int:
-    """Steps [low, high), sorted by key and time; step i is row `source[i]` of events or queries."""
-    groups = len(pg.hop)
-    tiles = np.empty(groups, np.int64)
-    for i in range(low, high):
-        slot = slots[i]
-        time = times[i]
-        if i > 0 and slots[i - 1] != slot:
-            for group in range(groups):
-                drop_oldest(st, pg, slots[i - 1], group, ring_count(st, slots[i - 1], group))
-        if is_query[i]:
-            settle(st, pg, slot, time)
-            fold(st, pg, slot, out, out_float, out_valid, source[i])
-            continue
-        for group in range(groups):
-            q = time // pg.hop[group]
-            tile = find_tile(st, pg, slot, group, q)
-            if tile < 0:
-                settle(st, pg, slot, time)
-                tile = create_tile(st, pg, slot, group, q)
-                if tile < 0:
-                    return i
-            tiles[group] = tile
-        e = source[i]
-        for group in range(groups):
-            accumulate(
-                st.pool, pg, group, tiles[group], words, valid, e, time, partition[e], offset[e]
-            )
-    return high

@@ -9,65 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from streamsvc.columns import I64, Bools, Columns, NumericColumn
+from streamsvc.columns import I64, U8, Columns, NumericColumn
 from streamsvc.definitions.plan import Aggregate, FieldType
 from streamsvc.errors import DefinitionError
-
-__all__ = ["Program", "WindowSpec"]
-
-FUNCTIONS = ("count", "sum", "mean", "min", "max", "std", "var", "first", "last")
-COUNT, SUM, MEAN, MIN, MAX, STD, VAR, FIRST, LAST = range(9)
-
-# What a column holds, to a kernel: nothing but its nulls, int64, or float64.
-NULLS, INTS, FLOATS = range(3)
-
-# Accumulators of an entry behind its count, in this order.
-HAS_INT_SUM = 1
-HAS_SUM = 2
-HAS_MOMENTS = 4
-HAS_MIN = 8
-HAS_MAX = 16
-HAS_FIRST = 32
-HAS_LAST = 64
-_WORDS = (
-    (HAS_INT_SUM, 1),
-    (HAS_SUM, 1),
-    (HAS_MOMENTS, 2),
-    (HAS_MIN, 1),
-    (HAS_MAX, 1),
-    (HAS_FIRST, 4),
-    (HAS_LAST, 4),
+from streamsvc.features.kernels.program import (
+    ENTRY_WORDS,
+    FLOATS,
+    FUNCTIONS,
+    HAS_FIRST,
+    HAS_INT_SUM,
+    HAS_LAST,
+    HAS_MAX,
+    HAS_MIN,
+    HAS_MOMENTS,
+    HAS_SUM,
+    INTS,
+    NULLS,
+    OUTPUT_WORDS,
+    WORDS,
+    Program,
 )
 
-# entries
-COLUMN, KIND, AT_COUNT, AT_INT_SUM, AT_SUM, AT_MOMENTS = range(6)
-AT_MIN, AT_MAX, AT_FIRST, AT_LAST, RUN = range(6, 11)
-
-
-class Program(NamedTuple):
-    """The spec as kernels read it; all int64."""
-
-    hop: I64
-    """Per group."""
-    stride: I64
-    """Per group: words of a tile, header included."""
-    first_window: I64
-    """Per group, and the end: its windows in `window`, shortest first."""
-    first_entry: I64
-    """Per group, and the end: its rows of `entries`."""
-    window: I64
-    entries: I64
-    """Per entry: column, kind, word offsets in the tile (-1: not kept), first run."""
-    first_output: I64
-    """Per run (entry x window of its group), and the end: its rows of `outputs`."""
-    outputs: I64
-    """Per feature: function, kind, position in sorted order."""
-    span: I64
-    """Shortest and longest window."""
+__all__ = ["WindowSpec"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,10 +71,10 @@ class WindowSpec:
             program=_compile(aggregates, columns, kinds),
         )
 
-    def words(self, columns: Columns, n: int) -> tuple[I64, Bools]:
+    def words(self, columns: Columns, n: int) -> tuple[I64, U8]:
         """The input as kernels take it: int64 words and validity, each (columns, n)."""
         words = np.zeros((len(self.columns), n), np.int64)
-        valid = np.empty((len(self.columns), n), np.bool_)
+        valid = np.empty((len(self.columns), n), np.uint8)
         for i, (name, kind) in enumerate(zip(self.columns, self.kinds, strict=True)):
             column = columns[name]
             valid[i] = column.valid
@@ -177,7 +143,7 @@ def _compile(
     stride: list[int] = []
     window: list[int] = []
     entries: list[list[int]] = []
-    outputs: list[tuple[int, int, int]] = []
+    outputs: list[tuple[int, int]] = []
     first_window, first_entry, first_output = [0], [0], [0]
     for hop in hops:
         of_group = [a for a in aggregates if a.hop_ms == hop]
@@ -188,14 +154,14 @@ def _compile(
             mask = _mask({a.function for a in of_group if a.column == column}, kind)
             entry = [columns.index(column), kind, width]
             width += 1
-            for bit, words in _WORDS:
+            for bit, words in WORDS:
                 entry.append(width if mask & bit else -1)
                 width += words if mask & bit else 0
             entries.append([*entry, len(first_output) - 1])
             for length in windows:
                 for position, a in enumerate(aggregates):
                     if (a.hop_ms, a.column, a.window_ms) == (hop, column, length):
-                        outputs.append((FUNCTIONS.index(a.function), kind, position))
+                        outputs.append((FUNCTIONS.index(a.function), position))
                 first_output.append(len(outputs))
         stride.append(width)
         window += windows
@@ -207,8 +173,8 @@ def _compile(
         first_window=np.array(first_window, np.int64),
         first_entry=np.array(first_entry, np.int64),
         window=np.array(window, np.int64),
-        entries=np.array(entries, np.int64).reshape(-1, 11),
+        entries=np.array(entries, np.int64).reshape(-1, ENTRY_WORDS),
         first_output=np.array(first_output, np.int64),
-        outputs=np.array(outputs, np.int64).reshape(-1, 3),
+        outputs=np.array(outputs, np.int64).reshape(-1, OUTPUT_WORDS),
         span=np.array([min(window), max(window)], np.int64),
     )

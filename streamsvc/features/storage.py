@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from streamsvc.columns import I64
-from streamsvc.features.key_index import refill
-from streamsvc.features.layout import (
+from streamsvc.features.kernels.key_index import refill
+from streamsvc.features.kernels.layout import (
     BUCKET_FREE,
     BUCKET_TOP,
     BUCKET_WORDS,
@@ -32,8 +32,8 @@ from streamsvc.features.layout import (
     UNIT,
     State,
 )
-from streamsvc.features.pool import add_region
-from streamsvc.features.schedule import refill_instants
+from streamsvc.features.kernels.pool import add_region
+from streamsvc.features.kernels.schedule import refill_instants
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["SLICE", "Storage"]
@@ -48,6 +48,7 @@ class Storage:
     """Owns a `State`. `state` must be read anew after every call here."""
 
     def __init__(self, spec: WindowSpec) -> None:
+        self._program = spec.program
         self._groups = len(spec.program.hop)
         meta = np.zeros(META_WORDS, np.int64)
         meta[CLOCK] = FAR_PAST
@@ -117,11 +118,14 @@ class Storage:
         size = _grown(max(units, 1024), aligned + block)
         st.pool.resize(size * UNIT, refcheck=False)
         st.tags.resize(size, refcheck=False)
-        add_region(st, units, size)
+        add_region(st, self._program, units, size)
 
     def complete(self, step: Callable[..., int], low: int, high: int, *arguments: object) -> None:
-        """Run `step(state, *arguments, low, high)` to its end, growing the pool when it stops."""
-        while (low := step(self.state, *arguments, low, high)) < high:
+        """Run a kernel over rows [low, high) to its end, growing the pool whenever it stops.
+
+        It is called with state, program, the arguments, and the rows that are left.
+        """
+        while (low := step(self.state, self._program, *arguments, low, high)) < high:
             self._grow_pool()
 
     def take_dirty(self) -> I64:

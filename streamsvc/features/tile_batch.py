@@ -10,8 +10,8 @@ import numpy as np
 
 from streamsvc.columns import I64, U8, BytesColumn
 from streamsvc.errors import IntegrityError
-from streamsvc.features.arrays import key_arrays, longs, packed_keys, read_only
-from streamsvc.features.persist import Inputs, Tiles
+from streamsvc.features.arrays import key_arrays, longs, packed_keys
+from streamsvc.features.kernels.persist import Inputs, Tiles
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["TileBatch", "arrays_of", "batch_of", "empty_tiles"]
@@ -156,7 +156,7 @@ def arrays_of(batch: TileBatch, spec: WindowSpec) -> Inputs:
         end,
         longs(batch.as_of),
         longs(np.cumsum(batch.tiles)),
-        read_only(batch.group),
+        longs(batch.group),
         longs(batch.start),
         longs(batch.words),
         longs(words_end),

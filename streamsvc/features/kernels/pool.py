@@ -7,8 +7,10 @@ first two words. Addresses are in units; `alloc` returns -1 when the pool must g
 
 from __future__ import annotations
 
-from streamsvc.features.jit import kernel
-from streamsvc.features.layout import MAX_CLASS, NEED_CLASS, UNIT, State
+from streamsvc.features.kernels.context import Context, bind
+from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.layout import MAX_CLASS, NEED_CLASS, UNIT, State
+from streamsvc.features.kernels.program import Program
 
 __all__ = ["add_region", "alloc", "class_of", "release"]
 
@@ -24,63 +26,63 @@ def class_of(words: int) -> int:
 
 
 @kernel
-def _push(st: State, address: int, size_class: int) -> None:
-    head = st.heads[size_class]
-    st.pool[address * UNIT] = head
-    st.pool[address * UNIT + 1] = -1
+def _push(cx: Context, address: int, size_class: int) -> None:
+    head = cx.heads[size_class]
+    cx.pool[address * UNIT] = head
+    cx.pool[address * UNIT + 1] = -1
     if head >= 0:
-        st.pool[head * UNIT + 1] = address
-    st.heads[size_class] = address
-    st.tags[address] = size_class + 1
+        cx.pool[head * UNIT + 1] = address
+    cx.heads[size_class] = address
+    cx.tags[address] = size_class + 1
 
 
 @kernel
-def _unlink(st: State, address: int, size_class: int) -> None:
-    following = st.pool[address * UNIT]
-    before = st.pool[address * UNIT + 1]
+def _unlink(cx: Context, address: int, size_class: int) -> None:
+    following = cx.pool[address * UNIT]
+    before = cx.pool[address * UNIT + 1]
     if before >= 0:
-        st.pool[before * UNIT] = following
+        cx.pool[before * UNIT] = following
     else:
-        st.heads[size_class] = following
+        cx.heads[size_class] = following
     if following >= 0:
-        st.pool[following * UNIT + 1] = before
-    st.tags[address] = 0
+        cx.pool[following * UNIT + 1] = before
+    cx.tags[address] = 0
 
 
 @kernel
-def alloc(st: State, size_class: int) -> int:
+def alloc(cx: Context, size_class: int) -> int:
     """A block of that class, or -1 with the class noted in `meta[NEED_CLASS]`."""
     found = size_class
-    while found < MAX_CLASS and st.heads[found] < 0:
+    while found < MAX_CLASS and cx.heads[found] < 0:
         found += 1
     if found == MAX_CLASS:
-        st.meta[NEED_CLASS] = size_class
+        cx.meta[NEED_CLASS] = size_class
         return -1
-    address = st.heads[found]
-    _unlink(st, address, found)
+    address = cx.heads[found]
+    _unlink(cx, address, found)
     while found > size_class:
         found -= 1
-        _push(st, address + (1 << found), found)
+        _push(cx, address + (1 << found), found)
     return address
 
 
 @kernel
-def release(st: State, address: int, size_class: int) -> None:
+def release(cx: Context, address: int, size_class: int) -> None:
     """Give a block back, merged with its free neighbours."""
-    units = len(st.tags)
     while size_class + 1 < MAX_CLASS:
         buddy = address ^ (1 << size_class)
-        if buddy + (1 << size_class) > units or st.tags[buddy] != size_class + 1:
+        if buddy + (1 << size_class) > cx.units or cx.tags[buddy] != size_class + 1:
             break
-        _unlink(st, buddy, size_class)
+        _unlink(cx, buddy, size_class)
         address = min(address, buddy)
         size_class += 1
-    _push(st, address, size_class)
+    _push(cx, address, size_class)
 
 
 @kernel
-def add_region(st: State, low: int, high: int) -> None:
+def add_region(st: State, pg: Program, low: int, high: int) -> None:
     """Hand the units [low, high), new at the end of the pool, to the allocator."""
+    cx = bind(st, pg)
     while low < high:
         size_class = 0
         while (
@@ -89,5 +91,5 @@ def add_region(st: State, low: int, high: int) -> None:
             and low + (1 << (size_class + 1)) <= high
         ):
             size_class += 1
-        release(st, low, size_class)
+        release(cx, low, size_class)
         low += 1 << size_class

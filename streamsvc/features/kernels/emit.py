@@ -1,0 +1,151 @@
+"""Rows out: changed keys in the order of their change, due keys in the order of their instants.
+
+Both kernels fill columns [row, stop) of the output arrays and return how far they came: less than
+`stop` when nothing is left, or when the key bytes do not fit (`meta[NEED_KEY]` > 0: resume with a
+larger buffer).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamsvc.columns import I64, U8
+from streamsvc.features.kernels.context import Context, bind
+from streamsvc.features.kernels.fold import Output, bind_output, fold, settle
+from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.key_index import forget_key
+from streamsvc.features.kernels.layout import (
+    AS_OF,
+    BUCKET_WORDS,
+    CHANGED,
+    CLOCK,
+    FLAGS,
+    HEAD,
+    IN_QUEUE,
+    KEY_BLOCK,
+    KEY_LEN,
+    N_CHANGED,
+    NEED_KEY,
+    NEVER,
+    QUEUE_HEAD,
+    QUEUE_LEN,
+    TIME,
+    UNIT,
+    State,
+)
+from streamsvc.features.kernels.pointers import pointer
+from streamsvc.features.kernels.program import Program
+from streamsvc.features.kernels.schedule import earliest, reschedule
+
+__all__ = ["Rows", "emit_changed", "emit_due", "sweep"]
+
+
+class Rows(NamedTuple):
+    """Output arrays of n rows; `out` and `valid` are (features, n)."""
+
+    out: I64
+    valid: U8
+    as_of: I64
+    valid_until: I64
+    keys: U8
+    key_end: I64
+    """Key i ends here and starts where key i - 1 ends."""
+
+
+class Target(NamedTuple):
+    """Rows as pointers."""
+
+    out: Output
+    as_of: I64
+    valid_until: I64
+    keys: U8
+    keys_size: int
+    key_end: I64
+
+
+@kernel
+def _bind_rows(rows: Rows) -> Target:
+    return Target(
+        bind_output(rows.out, rows.valid),
+        pointer(rows.as_of),
+        pointer(rows.valid_until),
+        pointer(rows.keys),
+        len(rows.keys),
+        pointer(rows.key_end),
+    )
+
+
+@kernel
+def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
+    """Emit changed keys as of the clock."""
+    cx, target = bind(st, pg), _bind_rows(rows)
+    cx.meta[NEED_KEY] = 0
+    while row < stop and cx.meta[QUEUE_LEN] > 0:
+        slot = cx.queue[cx.meta[QUEUE_HEAD]]
+        if cx.slots[slot * cx.width + FLAGS] & CHANGED:
+            if not _emit(cx, slot, target, row):
+                return row
+            row += 1
+        cx.slots[slot * cx.width + FLAGS] &= ~IN_QUEUE
+        head = cx.meta[QUEUE_HEAD] + 1
+        cx.meta[QUEUE_HEAD] = 0 if head == cx.queue_size else head
+        cx.meta[QUEUE_LEN] -= 1
+    return row
+
+
+@kernel
+def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
+    """Emit keys of which a tile has left a window since their last row."""
+    cx, target = bind(st, pg), _bind_rows(rows)
+    cx.meta[NEED_KEY] = 0
+    while row < stop:
+        bucket = earliest(cx) * BUCKET_WORDS
+        if bucket < 0 or cx.buckets[bucket + TIME] > cx.meta[CLOCK]:
+            break
+        if not _emit(cx, cx.buckets[bucket + HEAD], target, row):
+            break
+        row += 1
+    return row
+
+
+@kernel
+def _emit(cx: Context, slot: int, rows: Target, row: int) -> bool:
+    s = slot * cx.width
+    key_start = rows.key_end[row - 1] if row > 0 else 0
+    length = cx.slots[s + KEY_LEN]
+    if key_start + length > rows.keys_size:
+        cx.meta[NEED_KEY] = key_start + length
+        return False
+    key = cx.slots[s + KEY_BLOCK] * (UNIT * 8)
+    for k in range(length):
+        rows.keys[key_start + k] = cx.bytes[key + k]
+    rows.key_end[row] = key_start + length
+    due = settle(cx, slot, cx.meta[CLOCK])
+    fold(cx, slot, rows.out, row)
+    rows.as_of[row] = cx.slots[s + AS_OF]
+    rows.valid_until[row] = due
+    reschedule(cx, slot, due)
+    if cx.slots[s + FLAGS] & CHANGED:
+        cx.slots[s + FLAGS] &= ~CHANGED
+        cx.meta[N_CHANGED] -= 1
+    if due == NEVER:
+        forget_key(cx, slot)
+    return True
+
+
+@kernel
+def sweep(st: State, pg: Program, through: int, limit: int) -> int:
+    """Age keys that were due by `through` without emitting them: their rows are written."""
+    cx = bind(st, pg)
+    done = 0
+    while done < limit:
+        bucket = earliest(cx) * BUCKET_WORDS
+        if bucket < 0 or cx.buckets[bucket + TIME] > through:
+            break
+        slot = cx.buckets[bucket + HEAD]
+        due = settle(cx, slot, through)
+        reschedule(cx, slot, due)
+        if due == NEVER:
+            forget_key(cx, slot)
+        done += 1
+    return done

@@ -1,0 +1,167 @@
+"""Tiles out to a commit and back in.
+
+A batch lists keys, and under each key its tiles, newest first. Dropped tiles need no record: the
+batch says up to which instant everything due has been emitted, and loading drops what had left by
+then, so ageing costs the changelog nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamsvc.columns import I64, U8
+from streamsvc.features.kernels.context import Context, bind
+from streamsvc.features.kernels.fold import settle
+from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.key_index import find_key, forget_key, insert_key, tag_of
+from streamsvc.features.kernels.layout import (
+    AS_OF,
+    FLAGS,
+    IN_DIRTY,
+    KEY_BLOCK,
+    KEY_LEN,
+    LOW,
+    NEVER,
+    RING_ROOM,
+    RING_SPAN,
+    UNIT,
+    State,
+)
+from streamsvc.features.kernels.pointers import pointer
+from streamsvc.features.kernels.program import Program
+from streamsvc.features.kernels.rings import create_tile, find_tile, ring_count, ring_of, tile_at
+from streamsvc.features.kernels.schedule import reschedule
+
+__all__ = ["Inputs", "Tiles", "load", "measure", "take"]
+
+
+class Inputs(NamedTuple):
+    """A batch to load: k keys, n tiles."""
+
+    keys: U8
+    key_start: I64
+    key_end: I64
+    as_of: I64
+    tiles_end: I64
+    group: I64
+    start: I64
+    words: I64
+    words_end: I64
+
+
+class Tiles(NamedTuple):
+    """A batch to fill: k keys, n tiles."""
+
+    keys: U8
+    key_end: I64
+    """Key i ends here and starts where key i - 1 ends; shape (k,)."""
+    as_of: I64
+    tiles_end: I64
+    """Tiles of key i end here and start where those of key i - 1 end; shape (k,)."""
+    group: U8
+    start: I64
+    """Event time at which the tile starts."""
+    words: I64
+    words_end: I64
+    """Words of tile j end here; shape (n,)."""
+
+
+@kernel
+def measure(st: State, pg: Program, slots: I64, everything: bool, sizes: I64) -> None:
+    """Count keys, key bytes, tiles and words of the batch that `take` would write."""
+    cx = bind(st, pg)
+    keys = key_bytes = tiles = words = 0
+    for slot in slots:
+        if cx.slots[slot * cx.width + KEY_BLOCK] < 0:
+            continue
+        keys += 1
+        key_bytes += cx.slots[slot * cx.width + KEY_LEN]
+        for group in range(cx.groups):
+            n = _wanted(cx, slot, group, everything)
+            tiles += n
+            words += n * (cx.stride[group] - 1)
+    sizes[0], sizes[1], sizes[2], sizes[3] = keys, key_bytes, tiles, words
+
+
+@kernel
+def _wanted(cx: Context, slot: int, group: int, everything: bool) -> int:
+    r = ring_of(cx, slot, group)
+    return cx.slots[r + (RING_SPAN if everything else RING_ROOM)] & LOW
+
+
+@kernel
+def take(st: State, pg: Program, slots: I64, everything: bool, out: Tiles) -> None:
+    """Write all tiles of these keys, or only those that are dirty, which become clean."""
+    cx = bind(st, pg)
+    keys, words = pointer(out.keys), pointer(out.words)
+    key = byte = tile_number = word = 0
+    for slot in slots:
+        s = slot * cx.width
+        if not everything:
+            cx.slots[s + FLAGS] &= ~IN_DIRTY
+        if cx.slots[s + KEY_BLOCK] < 0:
+            continue
+        source = cx.slots[s + KEY_BLOCK] * (UNIT * 8)
+        for k in range(cx.slots[s + KEY_LEN]):
+            keys[byte + k] = cx.bytes[source + k]
+        byte += cx.slots[s + KEY_LEN]
+        out.key_end[key] = byte
+        out.as_of[key] = cx.slots[s + AS_OF]
+        for group in range(cx.groups):
+            r = ring_of(cx, slot, group)
+            stride = cx.stride[group]
+            left = _wanted(cx, slot, group, everything)
+            i = ring_count(cx, slot, group)
+            while left > 0:
+                i -= 1
+                tile = tile_at(cx, r, stride, i)
+                header = cx.pool[tile]
+                if not everything:
+                    if header & 1 == 0:
+                        continue
+                    cx.pool[tile] = header ^ 1
+                    cx.slots[r + RING_ROOM] -= 1
+                left -= 1
+                out.group[tile_number] = group
+                out.start[tile_number] = (header >> 1) * cx.hop[group]
+                for w in range(1, stride):
+                    words[word] = cx.pool[tile + w]
+                    word += 1
+                out.words_end[tile_number] = word
+                tile_number += 1
+        out.tiles_end[key] = tile_number
+        key += 1
+
+
+@kernel
+def load(st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int) -> int:
+    """Put keys [low, high) of a batch in place of what is there. Returns where to resume."""
+    cx = bind(st, pg)
+    raw = pointer(batch.keys)
+    for key in range(low, high):
+        start, end = batch.key_start[key], batch.key_end[key]
+        tag = tag_of(raw, start, end)
+        slot = find_key(cx, tag, raw, start, end)
+        if slot < 0:
+            slot = insert_key(cx, tag, raw, start, end)
+            if slot < 0:
+                return key
+        s = slot * cx.width
+        cx.slots[s + AS_OF] = max(cx.slots[s + AS_OF], batch.as_of[key])
+        for j in range(batch.tiles_end[key - 1] if key > 0 else 0, batch.tiles_end[key]):
+            group = batch.group[j]
+            q = batch.start[j] // cx.hop[group]
+            tile = find_tile(cx, slot, group, q)
+            if tile < 0:
+                tile = create_tile(cx, slot, group, q)
+                if tile < 0:
+                    return key
+            width = cx.stride[group] - 1
+            for w in range(width):
+                cx.pool[tile + 1 + w] = batch.words[batch.words_end[j] - width + w]
+        # What had left by as_of is in the row that was written with it.
+        due = settle(cx, slot, max(cx.slots[s + AS_OF], aged))
+        reschedule(cx, slot, due)
+        if due == NEVER:
+            forget_key(cx, slot)
+    return high

@@ -1,0 +1,106 @@
+"""History: steps sorted by key and time, one key's tiles at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamsvc.columns import I64, U8, Bools
+from streamsvc.features.kernels.accumulate import accumulate, bind_input
+from streamsvc.features.kernels.context import bind
+from streamsvc.features.kernels.fold import bind_output, fold, settle
+from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.key_index import find_key, insert_key, tag_of
+from streamsvc.features.kernels.layout import State
+from streamsvc.features.kernels.pointers import pointer
+from streamsvc.features.kernels.program import Program
+from streamsvc.features.kernels.rings import create_tile, drop_oldest, find_tile, ring_count
+
+__all__ = ["intern_keys", "look_up", "replay"]
+
+
+@kernel
+def intern_keys(
+    st: State,
+    pg: Program,
+    data: U8,
+    start: I64,
+    end: I64,
+    valid: Bools,
+    where: I64,
+    low: int,
+    high: int,
+) -> int:
+    """Fill `where` with the slot of every key, made if need be. Returns where to resume."""
+    cx = bind(st, pg)
+    raw = pointer(data)
+    for i in range(low, high):
+        if not valid[i]:
+            continue
+        tag = tag_of(raw, start[i], end[i])
+        slot = find_key(cx, tag, raw, start[i], end[i])
+        if slot < 0:
+            slot = insert_key(cx, tag, raw, start[i], end[i])
+            if slot < 0:
+                return i
+        where[i] = slot
+    return high
+
+
+@kernel
+def look_up(
+    st: State, pg: Program, data: U8, start: I64, end: I64, valid: Bools, where: I64
+) -> None:
+    """Fill `where` with the slot of every key, -1 where it is not there."""
+    cx = bind(st, pg)
+    raw = pointer(data)
+    for i in range(len(start)):
+        where[i] = -1
+        if valid[i]:
+            where[i] = find_key(cx, tag_of(raw, start[i], end[i]), raw, start[i], end[i])
+
+
+@kernel
+def replay(
+    st: State,
+    pg: Program,
+    slots: I64,
+    is_query: Bools,
+    source: I64,
+    event_time: I64,
+    partition: I64,
+    offset: I64,
+    words: I64,
+    valid: U8,
+    query_time: I64,
+    out: I64,
+    out_valid: U8,
+    low: int,
+    high: int,
+) -> int:
+    """Steps [low, high), sorted by key and time; step i is row source[i] of events or queries."""
+    cx = bind(st, pg)
+    rows = bind_input(event_time, partition, offset, words, valid)
+    target = bind_output(out, out_valid)
+    tiles = np.empty(cx.groups, np.int64)
+    for i in range(low, high):
+        slot = slots[i]
+        row = source[i]
+        if i > 0 and slots[i - 1] != slot:
+            for group in range(cx.groups):
+                drop_oldest(cx, slots[i - 1], group, ring_count(cx, slots[i - 1], group))
+        if is_query[i]:
+            settle(cx, slot, query_time[row])
+            fold(cx, slot, target, row)
+            continue
+        for group in range(cx.groups):
+            q = event_time[row] // cx.hop[group]
+            tile = find_tile(cx, slot, group, q)
+            if tile < 0:
+                settle(cx, slot, event_time[row])
+                tile = create_tile(cx, slot, group, q)
+                if tile < 0:
+                    return i
+            tiles[group] = tile
+        for group in range(cx.groups):
+            accumulate(cx, group, tiles[group], rows, row)
+    return high

@@ -1,0 +1,197 @@
+"""A key's tiles of one group: a ring sorted by start, in one block of the pool.
+
+`q` is the number of a tile: its start divided by the hop. The header of a tile is q << 1 with the
+lowest bit set while the tile has something to persist. In-order events touch the newest tile;
+a late one finds its tile by bisection, or shifts the newer ones up.
+"""
+
+from __future__ import annotations
+
+from streamsvc.features.kernels.context import Context
+from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.layout import (
+    DIRTY_LEN,
+    FLAGS,
+    IN_DIRTY,
+    LOW,
+    N_TILES,
+    RING_BLOCK,
+    RING_ROOM,
+    RING_SPAN,
+    RING_WORDS,
+    RINGS,
+    UNIT,
+)
+from streamsvc.features.kernels.pool import alloc, class_of, release
+
+__all__ = [
+    "create_tile",
+    "drop_oldest",
+    "find_tile",
+    "lower_bound",
+    "mark_dirty",
+    "note_dirty",
+    "ring_count",
+    "ring_of",
+    "tile_at",
+]
+
+
+@kernel
+def ring_of(cx: Context, slot: int, group: int) -> int:
+    """Where a group's ring words start in `slots`."""
+    return slot * cx.width + RINGS + group * RING_WORDS
+
+
+@kernel
+def ring_count(cx: Context, slot: int, group: int) -> int:
+    """Number of live tiles."""
+    return cx.slots[ring_of(cx, slot, group) + RING_SPAN] & LOW
+
+
+@kernel
+def tile_at(cx: Context, r: int, stride: int, i: int) -> int:
+    """Word address of the i-th oldest tile of the ring at `r`."""
+    position = (cx.slots[r + RING_SPAN] >> 32) + i
+    capacity = cx.slots[r + RING_ROOM] >> 32
+    if position >= capacity:
+        position -= capacity
+    return (cx.slots[r + RING_BLOCK] >> 6) * UNIT + position * stride
+
+
+@kernel
+def lower_bound(cx: Context, r: int, stride: int, q: int) -> int:
+    """How many tiles of the ring at `r` start before tile number q."""
+    low = 0
+    high = cx.slots[r + RING_SPAN] & LOW
+    while low < high:
+        middle = (low + high) >> 1
+        if cx.pool[tile_at(cx, r, stride, middle)] >> 1 < q:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def find_tile(cx: Context, slot: int, group: int, q: int) -> int:
+    """Word address of tile q, or -1."""
+    r = ring_of(cx, slot, group)
+    stride = cx.stride[group]
+    count = cx.slots[r + RING_SPAN] & LOW
+    if count == 0:
+        return -1
+    newest = tile_at(cx, r, stride, count - 1)
+    number = cx.pool[newest] >> 1
+    if number == q:
+        return newest
+    if number < q:
+        return -1
+    address = tile_at(cx, r, stride, lower_bound(cx, r, stride, q))
+    return address if cx.pool[address] >> 1 == q else -1
+
+
+@kernel
+def create_tile(cx: Context, slot: int, group: int, q: int) -> int:
+    """Word address of an empty tile q, which must not be there yet; -1 if the pool must grow."""
+    r = ring_of(cx, slot, group)
+    stride = cx.stride[group]
+    count = cx.slots[r + RING_SPAN] & LOW
+    if count == cx.slots[r + RING_ROOM] >> 32:
+        size_class = class_of(stride) if count == 0 else (cx.slots[r + RING_BLOCK] & 63) + 1
+        while (UNIT << size_class) // stride <= count:
+            size_class += 1
+        if not _move(cx, r, stride, size_class):
+            return -1
+    i = count
+    if count > 0 and cx.pool[tile_at(cx, r, stride, count - 1)] >> 1 > q:
+        i = lower_bound(cx, r, stride, q)
+    if i == 0 and count > 0:
+        first = cx.slots[r + RING_SPAN] >> 32
+        if first == 0:
+            first = cx.slots[r + RING_ROOM] >> 32
+        cx.slots[r + RING_SPAN] = ((first - 1) << 32) | (count + 1)
+    else:
+        cx.slots[r + RING_SPAN] += 1
+        for k in range(count, i, -1):
+            _copy(cx, tile_at(cx, r, stride, k - 1), tile_at(cx, r, stride, k), stride)
+    address = tile_at(cx, r, stride, i)
+    cx.pool[address] = q << 1
+    for w in range(1, stride):
+        cx.pool[address + w] = 0
+    cx.meta[N_TILES] += 1
+    return address
+
+
+@kernel
+def _copy(cx: Context, source: int, target: int, words: int) -> None:
+    for w in range(words):
+        cx.pool[target + w] = cx.pool[source + w]
+
+
+@kernel
+def _move(cx: Context, r: int, stride: int, size_class: int) -> bool:
+    """Move a ring into a block of another size; False if the pool must grow first."""
+    block = alloc(cx, size_class)
+    if block < 0:
+        return False
+    count = cx.slots[r + RING_SPAN] & LOW
+    for i in range(count):
+        _copy(cx, tile_at(cx, r, stride, i), block * UNIT + i * stride, stride)
+    old = cx.slots[r + RING_BLOCK]
+    if old >= 0:
+        release(cx, old >> 6, old & 63)
+    cx.slots[r + RING_BLOCK] = (block << 6) | size_class
+    cx.slots[r + RING_SPAN] = count
+    capacity = (UNIT << size_class) // stride
+    cx.slots[r + RING_ROOM] = (capacity << 32) | (cx.slots[r + RING_ROOM] & LOW)
+    return True
+
+
+@kernel
+def drop_oldest(cx: Context, slot: int, group: int, n: int) -> None:
+    """Forget the n oldest tiles; the block shrinks with the ring."""
+    if n == 0:
+        return
+    r = ring_of(cx, slot, group)
+    stride = cx.stride[group]
+    for i in range(n):
+        cx.slots[r + RING_ROOM] -= cx.pool[tile_at(cx, r, stride, i)] & 1
+    count = (cx.slots[r + RING_SPAN] & LOW) - n
+    cx.meta[N_TILES] -= n
+    block = cx.slots[r + RING_BLOCK]
+    if count == 0:
+        release(cx, block >> 6, block & 63)
+        cx.slots[r + RING_BLOCK] = -1
+        cx.slots[r + RING_SPAN] = 0
+        cx.slots[r + RING_ROOM] = 0
+        return
+    capacity = cx.slots[r + RING_ROOM] >> 32
+    first = (cx.slots[r + RING_SPAN] >> 32) + n
+    if first >= capacity:
+        first -= capacity
+    cx.slots[r + RING_SPAN] = (first << 32) | count
+    # A quarter full: half the block serves others. Without room to move, it stays as it is.
+    if 4 * count <= capacity:
+        size_class = class_of(2 * count * stride)
+        if size_class < block & 63:
+            _move(cx, r, stride, size_class)
+
+
+@kernel
+def mark_dirty(cx: Context, slot: int, group: int, address: int) -> None:
+    """Note that a tile has something to persist."""
+    if cx.pool[address] & 1 == 0:
+        cx.pool[address] |= 1
+        cx.slots[ring_of(cx, slot, group) + RING_ROOM] += 1
+        note_dirty(cx, slot)
+
+
+@kernel
+def note_dirty(cx: Context, slot: int) -> None:
+    """Note that a key has something to persist."""
+    s = slot * cx.width
+    if cx.slots[s + FLAGS] & IN_DIRTY == 0:
+        cx.slots[s + FLAGS] |= IN_DIRTY
+        cx.dirty[cx.meta[DIRTY_LEN]] = slot
+        cx.meta[DIRTY_LEN] += 1
