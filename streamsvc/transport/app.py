@@ -26,6 +26,7 @@ from streamsvc.transport.kafka_config import broker_urls, faust_credentials
 __all__ = ["StreamApp", "create_app", "serve"]
 
 COMMIT_INTERVAL_S = 0.2  # a worker that is killed repeats at most what it read in this time
+METADATA_MAX_AGE_MS = 5_000
 MAX_PARTITION_FETCH_BYTES = 4 << 20
 
 
@@ -82,7 +83,10 @@ def create_app(
         broker_rebalance_timeout=60.0,
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_client_id=f"streamsvc-{app_id}",
-        consumer_group_instance_id=instance_id or "",
+        # An empty id would make every worker the same static member, each throwing the last one out.
+        consumer_group_instance_id=instance_id,
+        # How soon partitions that were added to a topic are noticed.
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=MAX_PARTITION_FETCH_BYTES,
         key_serializer="raw",
@@ -94,6 +98,7 @@ def create_app(
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         agent_supervisor="mode.supervisors.CrashingSupervisor",
+        table_standby_replicas=0,
         TableManager=_Tables,
     )
     app.transport_class = transport
