@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from streamsvc.agents.scoring_counts import count_batch
 from streamsvc.definitions.plan import Plan, Route, Service, Source
@@ -33,6 +34,7 @@ from streamsvc.scoring.output import Outgoing, Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline, Scored
 from streamsvc.scoring.requests import RequestReader
 from streamsvc.scoring.triton_client import TritonModel
+from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
 from streamsvc.state.topics import DEAD_LETTER_CONFIG
 from streamsvc.store.client import connect
@@ -124,6 +126,8 @@ class ScoringWorker:
         await self._producer.start()
         for endpoint in self._pipeline.ladder.endpoints:
             await endpoint.prove()
+        scored = await self._pipeline.warm(sample_chunk(self._target.request))
+        await asyncio.to_thread(self._writer.write, scored, "")
 
     def _wire(self) -> None:
         app = self.app
@@ -297,12 +301,23 @@ def _target(
         inputs=inputs,
         model=model,
         state_partitions={
-            v.name: settings.key_groups if v.shuffled else admin.partitions(v.source.topic)
+            v.name: settings.key_groups if v.shuffled else _partitions(admin, v.source.topic)
             for v in views
         },
-        partitions={topic: admin.partitions(topic) for topic in written},
+        partitions={topic: _partitions(admin, topic) for topic in written},
         sends_dead_letters=_sends_dead_letters(plan, service, route.requests),
     )
+
+
+@retry(
+    retry=retry_if_exception_type(ConfigurationError),
+    stop=stop_after_delay(10),
+    wait=wait_fixed(0.05),
+    reraise=True,
+)
+def _partitions(admin: Admin, topic: str) -> int:
+    """Partitions of a topic that exists; a broker may take a moment to know one just created."""
+    return admin.partitions(topic)
 
 
 def _sends_dead_letters(plan: Plan, service: Service, topic: str) -> bool:

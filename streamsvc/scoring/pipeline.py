@@ -37,6 +37,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _STORE_RETRY_S = 0.05
+_WARM_DEADLINE_MS = 60_000
 _LATER_STAGES = ("freshness", "features", "model")
 
 
@@ -106,11 +107,20 @@ class Pipeline:
         Raises ConfigurationError or IntegrityError where going on makes no sense; a store or a
         model server that is away ends in the fallbacks.
         """
+        return await self._score(chunks, self.route.deadline_ms, fresh=True)
+
+    async def warm(self, chunk: Chunk) -> Scored:
+        """Score a chunk that nobody waits for: no deadline to speak of, no wait for freshness."""
+        return await self._score([chunk], _WARM_DEADLINE_MS, fresh=False)
+
+    async def _score(self, chunks: Sequence[Chunk], deadline_ms: int, *, fresh: bool) -> Scored:
         clock = self._clock.monotonic
         started, now_ms = clock(), self._clock.wall_ms()
         prepared = await self._on_thread(lambda: self._prepare(chunks, now_ms))
+        if not fresh:
+            prepared.needs = []
         age_ms = now_ms - prepared.requests.received_ms
-        deadline = started + (self.route.deadline_ms - age_ms) / 1e3
+        deadline = started + (deadline_ms - age_ms) / 1e3
         stage_ms = {"decode": 1e3 * (clock() - started), **dict.fromkeys(_LATER_STAGES, 0.0)}
 
         mark = clock()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -27,6 +28,7 @@ from streamsvc.definitions.plan import (
 )
 from streamsvc.errors import UnavailableError
 from streamsvc.models.artifact import Golden, ModelCard
+from streamsvc.models.golden import choose_golden
 from streamsvc.models.histogram import histogram
 from streamsvc.scoring.records import Predictions
 from streamsvc.transport.chunk import Chunk
@@ -108,18 +110,25 @@ RATIO = OnDemandView(
 FEATURES = ("shops:sum_1h", "cards:sum_1m", "ratios:ratio", "cards:count_1m", "limits:limit")
 
 
-def plan(**route: object) -> Plan:
-    options = {"requests": "requests", "model": "risk", "predictions": "predictions.risky"}
+def plan(tag: str = "", request: str = "requests", **route: object) -> Plan:
+    """`tag` goes in front of project, topics and service, so that tests do not meet each other."""
+    sources = {s.name: replace(s, topic=f"{tag}{s.topic}") for s in (REQUESTS, PAYMENTS)}
+    options = {
+        "requests": sources[request].topic,
+        "model": "risk",
+        "predictions": f"predictions.{tag}risky",
+        "keys": {"shop": "shop_id"},
+    }
     service = Service(
-        name="risky",
+        name=f"{tag}risky",
         features=tuple(FeatureRef(*name.split(":")) for name in sorted(FEATURES)),
-        route=Route(**{**options, "keys": {"shop": "shop_id"}, **route}),  # type: ignore[arg-type]
-        request=REQUESTS,
+        route=Route(**{**options, **route}),  # type: ignore[arg-type]
+        request=sources[request],
     )
     return Plan(
-        project="p",
-        sources=(REQUESTS, PAYMENTS),
-        views=(CARDS, SHOPS),
+        project=f"{tag}p",
+        sources=tuple(sources.values()),
+        views=tuple(replace(v, source=sources["payments"]) for v in (CARDS, SHOPS)),
         batch_views=(LIMITS,),
         on_demand_views=(RATIO,),
         services=(service,),
@@ -141,6 +150,21 @@ def card(features: Sequence[str] = FEATURES) -> ModelCard:
         score=nothing,
         golden=Golden([], []),
     )
+
+
+def trained() -> tuple[ModelCard, bytes]:
+    """A model of the features, and its card with golden vectors."""
+    import xgboost
+
+    rng = np.random.default_rng(3)
+    matrix = (10 * rng.normal(size=(400, len(FEATURES)))).astype(np.float32)
+    matrix[rng.random(matrix.shape) < 0.2] = np.nan
+    labels = np.nan_to_num(matrix[:, 0]) + np.nan_to_num(matrix[:, 1]) > 0
+    booster = xgboost.train(
+        {"objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(matrix, labels), 8
+    )
+    golden = choose_golden(matrix, booster.inplace_predict)
+    return msgspec.structs.replace(card(), golden=golden), bytes(booster.save_raw("ubj"))
 
 
 def request(card: str | None = "c1", shop: int | None = 7, amount: float = 5.0, at: int = NOW_MS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -24,6 +25,7 @@ from support.scoring import (
 )
 
 from streamsvc.columns import numeric
+from streamsvc.definitions.plan import EventField, EventSchema
 from streamsvc.entity_keys import decode_entity_key
 from streamsvc.errors import UnavailableError
 from streamsvc.events.decode import Decoder
@@ -34,6 +36,7 @@ from streamsvc.scoring.needs import UNKNOWN_LAG_MS, MarkerId
 from streamsvc.scoring.output import Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline
 from streamsvc.scoring.requests import RequestReader
+from streamsvc.scoring.warm import sample_chunk
 from streamsvc.store.markers import Marker
 from streamsvc.store.row import RowLayout
 
@@ -261,3 +264,27 @@ async def test_the_trace_of_a_request_goes_on_with_its_prediction():
 def test_the_sample_views_cover_both_kinds_of_partitioning(view):
     assert view.shuffled == (view is SHOPS)
     assert LIMITS.ttl_ms
+
+
+@pytest.mark.parametrize("unit", ["ms", "s", "us", "ns"])
+async def test_a_sample_request_goes_through_everything_but_the_wait(unit):
+    source = replace(REQUESTS, schema=replace(REQUESTS.schema, time_unit=unit))
+    service = Service()
+    service.reads.read_until_ms = 0
+    service.pipeline._reader = RequestReader(source, Decoder(source, max_record_bytes=10_000))
+    scored = await service.pipeline.warm(sample_chunk(source))
+    assert scored.rejects == []
+    assert scored.requests.time_ms.tolist() == [1_577_836_800_000] * 2
+    assert len(service.model.calls) == 1
+    assert service.reads.log == ["read"]
+
+
+def test_a_sample_has_nested_fields_and_iso_times():
+    schema = EventSchema(
+        (EventField("card.id", ("card", "id"), "bool"), EventField("at", ("at",), "string")), "at"
+    )
+    source = replace(REQUESTS, schema=schema)
+    chunk = sample_chunk(source)
+    decoded = Decoder(source, max_record_bytes=1_000).decode(chunk.values, chunk.timestamps)
+    assert decoded.ok.all()
+    assert orjson.loads(chunk.value(0)) == {"card": {"id": True}, "at": "2020-01-01T00:00:00Z"}
