@@ -43,3 +43,24 @@ def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
             ["No StreamFeatureView with aggregations is applied: run `feast apply` in the repo."]
         )
     asyncio.run(run(settings, plan, instance_id))
+
+
+@app.command()
+def scoring(
+    ctx: typer.Context,
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(help="FeatureServices to score for; all that have a route by default."),
+    ] = None,
+    instance_id: InstanceId = None,
+) -> None:
+    """Answer requests: fetch features, call the model, publish predictions."""
+    import asyncio
+
+    from streamsvc.agents.scoring import run
+    from streamsvc.monitor.logs import configure_logs
+
+    context = cli_context(ctx)
+    settings = context.settings
+    configure_logs(settings)
+    asyncio.run(run(settings, context.repo, services or (), instance_id))
