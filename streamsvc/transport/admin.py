@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from streamsvc.errors import ConfigurationError, UnavailableError
 from streamsvc.settings import Settings
@@ -27,6 +28,26 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+
+
+_NO_ANSWER = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError.REQUEST_TIMED_OUT,
+}
+
+
+_NO_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+
+
+class _NoLeaderError(UnavailableError):
+    """Retriable: the controller is still choosing."""
+
+
+class _TopicExistsError(Exception):
+    """Not an error for `ensure`."""
 
 
 class Admin:
@@ -92,7 +113,14 @@ class Admin:
         found = self._client.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_S)
         return self._result(topic, found[topic])
 
+    @retry(
+        retry=retry_if_exception_type(_NoLeaderError),
+        wait=wait_exponential(multiplier=0.01, max=0.5),
+        stop=stop_after_delay(TIMEOUT_S),
+        reraise=True,
+    )
     def _offsets(self, topic: str, spec: OffsetSpec) -> dict[int, int]:
+        # A topic made a moment ago has partitions before it has leaders.
         request = {TopicPartition(topic, p): spec for p in range(self.partitions(topic))}
         found = self._client.list_offsets(request, request_timeout=TIMEOUT_S)
         return {tp.partition: self._result(topic, f).offset for tp, f in found.items()}
@@ -106,6 +134,8 @@ class Admin:
                 raise _TopicExistsError from error
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise ConfigurationError(f"There is no topic {topic!r}") from error
+            if code in _NO_LEADER:
+                raise _NoLeaderError(f"Topic {topic!r} has a partition without leader") from error
             if error.args[0].retriable() or code in _NO_ANSWER:
                 raise UnavailableError(
                     f"Kafka at {self._servers} did not answer: {error.args[0].str()}"
@@ -113,16 +143,3 @@ class Admin:
             raise ConfigurationError(f"Kafka refused {topic!r}: {error.args[0].str()}") from error
         except TimeoutError as error:
             raise UnavailableError(f"Kafka at {self._servers} did not answer in time") from error
-
-
-_NO_ANSWER = {
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._RESOLVE,
-    KafkaError.REQUEST_TIMED_OUT,
-}
-
-
-class _TopicExistsError(Exception):
-    """Not an error for `ensure`."""
