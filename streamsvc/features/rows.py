@@ -14,7 +14,7 @@ import numpy as np
 from streamsvc.columns import I64, BytesColumn, Column, Columns, concat
 from streamsvc.definitions.plan import FieldType, View
 from streamsvc.entity_keys import encode_entity_keys
-from streamsvc.events.frames import from_frame, to_frame
+from streamsvc.events.frames import from_frame, kept_rows, to_frame
 from streamsvc.events.wire import Reject
 
 __all__ = ["EntityRows", "column_types", "entity_rows"]
@@ -70,7 +70,7 @@ def entity_rows(
     if view.udf is None:
         chosen = {name: columns[name].take(rows) for name in wanted}
     else:
-        rows, chosen = _transformed(view, columns, rows, wanted, rejects)
+        rows, chosen = _transformed(view, columns, event_time, rows, wanted, rejects)
     keys = encode_entity_keys([chosen[k.name] for k in view.join_keys])
     if not keys.valid.all():
         names = ", ".join(k.name for k in view.join_keys)
@@ -87,22 +87,28 @@ def entity_rows(
 def _transformed(
     view: View,
     columns: Columns,
+    event_time: I64,
     rows: I64,
     wanted: Mapping[str, FieldType],
     rejects: list[Reject],
 ) -> tuple[I64, dict[str, Column]]:
     """Rows that the udf returned, and their columns; failing rows are added to `rejects`."""
     assert view.udf is not None
+    schema = view.source.schema
+    required = [f.name for f in schema.fields if not f.nullable]
     pieces: list[tuple[I64, Mapping[str, Column]]] = []
     # Slices still to be tried: a failing one is cut in half until the failing rows stand alone.
     pending = [rows] if len(rows) else []
     while pending:
         part = pending.pop()
-        frame = to_frame({name: column.take(part) for name, column in columns.items()})
+        frame = to_frame(
+            {name: column.take(part) for name, column in columns.items()},
+            required=required,
+            times={schema.timestamp_field: event_time[part]},
+        )
         try:
             result = view.udf(frame)
-            positions = np.asarray(result.index, np.int64)
-            pieces.append((part[positions], from_frame(result, wanted)))
+            pieces.append((part[kept_rows(result, len(part))], from_frame(result, wanted)))
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             if len(part) == 1:
                 text = f"view {view.name}: udf raised {type(error).__name__}: {error}"
