@@ -51,6 +51,12 @@ def parse_schema(schema_json: str, timestamp_field: str, time_unit: str | None) 
         for name, count in Counter(field.name for field in fields).items()
         if count > 1
     ]
+    objects = {field.path[:depth] for field in fields for depth in range(1, len(field.path))}
+    mistakes += [
+        f"Field {field.name!r} is declared both as a value and as an object; a field has one type."
+        for field in fields
+        if field.path in objects
+    ]
     by_name = {field.name: field for field in fields}
     if time_unit is not None and time_unit not in _UNITS:
         mistakes.append(f"Time unit {time_unit!r} is none of {', '.join(_UNITS)}.")
