@@ -1,0 +1,131 @@
+"""Scoring through a real Triton, also when it goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import numpy as np
+import pytest
+from support.models import small_model
+from support.proxy import Relay
+from support.scoring import plan, request
+from support.scoring_world import World, now_ms, remove, some, where
+
+from streamsvc.errors import UnavailableError
+from streamsvc.models.local_model import LocalModel
+from streamsvc.models.triton_control import TritonControl
+from streamsvc.models.triton_repository import publish
+from streamsvc.scoring.triton_client import MAX_ROWS, TritonModel
+
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+async def served(triton):
+    """A model in the repository that the server was not told of, and a client of it."""
+    small = small_model()
+    card = small.version(1, triton.unique("model"))
+    directory = publish(triton.model_repository, card, small.booster)
+    client = TritonModel.connect(triton.settings, card)
+    yield client, LocalModel(directory), small.matrix
+    await client.close()
+    with TritonControl(triton.settings) as control:
+        control.unload(card.model)
+
+
+async def test_it_answers_as_the_model_in_this_process(served):
+    client, local, matrix = served
+    with pytest.raises(UnavailableError, match="unknown model"):
+        await client.predict(matrix, TIMEOUT_S)
+    await client.recover(TIMEOUT_S)
+    np.testing.assert_allclose(
+        await client.predict(matrix, TIMEOUT_S), local.predict(matrix), atol=1e-6
+    )
+    one = await client.predict(matrix[:1], TIMEOUT_S)
+    assert one.shape == (1,)
+
+
+async def test_a_long_batch_goes_in_parts(served):
+    client, local, matrix = served
+    await client.recover(TIMEOUT_S)
+    many = np.tile(matrix, (MAX_ROWS // len(matrix) * 2 + 1, 1))
+    assert len(many) > 2 * MAX_ROWS
+    np.testing.assert_allclose(
+        await client.predict(many, TIMEOUT_S), local.predict(many), atol=1e-6
+    )
+
+
+async def test_a_server_that_hangs_costs_the_timeout_and_no_more(served, triton):
+    _, local, matrix = served
+    async with Relay(triton.settings.triton_grpc_url) as relay:
+        client = TritonModel(relay.address, local.card, max_inflight=2)
+        await client.recover(TIMEOUT_S)
+        relay.hang()
+        with pytest.raises(UnavailableError):
+            await client.predict(matrix, 0.05)
+        relay.resume()
+        await client.predict(matrix, TIMEOUT_S)
+        await client.close()
+
+
+@pytest.fixture
+def world(triton):
+    tag = triton.unique("scoring") + "."
+    made = World(
+        triton.settings,
+        plan(tag, deadline_ms=600_000, model=triton.unique("risk")),
+        triton.model_repository,
+    )
+    yield made
+    remove(made)
+    with TritonControl(triton.settings) as control:
+        control.unload(made.route.model)
+
+
+async def test_predictions_go_through_triton(world, triton):
+    asked = some(300)
+    async with world.worker(model_server="triton"):
+        world.send([request(*a, now_ms()) for a in asked])
+        found = await world.predictions(300)
+    matrix = np.array([world.vector(*a) for a in asked], np.float32)
+    want = LocalModel(world.version).predict(matrix)
+    scores = {where(r): r["score"] for r in found}
+    in_order = [scores[i % 3, i // 3] for i in range(300)]
+    np.testing.assert_allclose(in_order, want, atol=1e-6)
+    assert {r["fallback"] for r in found} == {None}
+    with TritonControl(triton.settings) as control:
+        # Warming up asks for two rows, proving the server for one.
+        assert control.inference_count(world.route.model) >= 300
+
+
+async def test_when_triton_dies_the_copy_answers_and_nothing_is_lost(world, triton):
+    asked = some(900)
+    values = [request(*a, now_ms()) for a in asked]
+    async with contextlib.AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(Relay(triton.settings.triton_grpc_url))
+        async with world.worker(model_server="triton", triton_grpc_url=relay.address):
+            world.send(values[:300])
+            await world.predictions(300)
+            await relay.cut()
+            world.send(values[300:600])
+            await world.predictions(600)
+            await relay.restore()
+            world.send(values[600:])
+            found = await world.predictions(900)
+            # It is found again without a restart.
+            async with asyncio.timeout(60):
+                while found[-1]["fallback"] is not None:
+                    sent = len(found)
+                    world.send([request(*asked[0], now_ms())])
+                    found = sorted(await world.predictions(sent + 1), key=when)
+    by_place = {where(r): r for r in found}
+    in_order = [by_place[i % 3, i // 3] for i in range(900)]
+    assert {r["fallback"] for r in in_order[:300]} == {None}
+    assert {r["fallback"] for r in in_order[300:600]} == {"in-process"}
+    want = LocalModel(world.version).predict(np.array([world.vector(*a) for a in asked], "f4"))
+    np.testing.assert_allclose([r["score"] for r in in_order], want, atol=1e-6)
+
+
+def when(record):
+    return record["request_time_ms"]
