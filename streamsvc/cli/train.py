@@ -65,7 +65,7 @@ def train(
     if json:
         context.print_json(_summary(trained, loaded))
     else:
-        context.console.print(note, highlight=False, markup=False)
+        context.console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def _job(
@@ -128,7 +128,7 @@ def _load(context: CliContext, trained: Trained) -> tuple[bool, str]:
     with TritonControl(context.settings) as triton:
         where = f"Triton at {triton.url}"
         if not triton.is_live():
-            return False, f"{where} is not there: the scoring worker loads the model when it is."
+            return False, f"{where} is not there, so nothing was loaded: `streamsvc up` starts it."
         triton.load(card.model)
         worst = check_golden(card, triton.predictor(card.model, card.version), where)
     rows = len(card.golden.outputs)

@@ -16,7 +16,8 @@ PARAMETERS: dict[str, Any] = {
     "objective": "binary:logistic",
     "eval_metric": "auc",
     "tree_method": "hist",
-    "max_depth": 6,
+    "max_bin": 64,
+    "max_depth": 5,
     "eta": 0.1,
     "min_child_weight": 50,
     "subsample": 0.8,
@@ -55,8 +56,9 @@ def fit(
     """
     import xgboost
 
-    first = xgboost.QuantileDMatrix(*train, nthread=threads)
-    second = xgboost.QuantileDMatrix(*validation, ref=first, nthread=threads)
+    shared = {"nthread": threads, "max_bin": PARAMETERS["max_bin"]}
+    first = xgboost.QuantileDMatrix(*train, **shared)
+    second = xgboost.QuantileDMatrix(*validation, ref=first, **shared)
     trained = xgboost.train(
         {**PARAMETERS, "seed": seed, "nthread": threads},
         first,

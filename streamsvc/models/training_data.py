@@ -5,6 +5,7 @@ Feast is imported when the features are read.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,18 @@ def read_examples(repo: Path, service: str, labels: pd.DataFrame, label: str) ->
 
     Raises ConfigurationError where the service is not applied, or a feature is not a number.
     """
-    import pyarrow as pa
     from feast import FeatureStore
+
+    with warnings.catch_warnings():
+        # Feast calls stream and on-demand views experimental, once per process and view.
+        warnings.simplefilter("ignore")
+        return _read(FeatureStore(repo_path=str(repo)), service, labels, label)
+
+
+def _read(store: Any, service: str, labels: pd.DataFrame, label: str) -> Examples:
+    import pyarrow as pa
     from feast.errors import FeastObjectNotFoundException
 
-    store = FeatureStore(repo_path=str(repo))
     try:
         feast_service = store.get_feature_service(service)
     except FeastObjectNotFoundException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import shutil
 import statistics
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from streamsvc.cli.main import app
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.local_model import LocalModel
 from streamsvc.models.train import TrainingJob, train
@@ -243,11 +246,15 @@ def test_what_cannot_be_answered_is_said(repo: Path, entities: pd.DataFrame) -> 
         store(repo).get_historical_features(holes, refs)
 
 
-def test_a_model_is_trained_from_labels(repo: Path, archive: pd.DataFrame, tmp_path: Path) -> None:
+def write_labels(archive: pd.DataFrame, path: Path) -> None:
     labels = asked(np.random.default_rng(8), archive, 2_000)
     labels["bought"] = labels["offered"] < 0.5
     labels["bought"] = labels["bought"].astype(object).where(labels["row"] % 10 != 0)
-    labels.drop(columns="row").to_parquet(tmp_path / "labels.parquet")
+    labels.drop(columns="row").to_parquet(path)
+
+
+def test_a_model_is_trained_from_labels(repo: Path, archive: pd.DataFrame, tmp_path: Path) -> None:
+    write_labels(archive, tmp_path / "labels.parquet")
     until = START_MS + 3 * DAY
     job = TrainingJob("will_buy", tmp_path / "labels.parquet", "bought", "buyers", until_ms=until)
     trained = train(repo, tmp_path / "models", job)
@@ -262,3 +269,39 @@ def test_a_model_is_trained_from_labels(repo: Path, archive: pd.DataFrame, tmp_p
     )
     with pytest.raises(ConfigurationError, match="'nobody' is not applied; there are: will_buy"):
         train(repo, tmp_path / "models", TrainingJob("nobody", job.labels, "bought", "m"))
+
+
+def test_the_command_trains_and_says_what_came_of_it(
+    repo: Path, archive: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMSVC_MODEL_SERVER", "in-process")
+    write_labels(archive, repo / "data" / "labels.parquet")
+    common = ["-c", str(repo), "train", "will_buy", "--labels", "data/labels.parquet"]
+
+    def run(*more: str) -> Any:
+        return CliRunner().invoke(app, [*common, *more])
+
+    until = ["--label-column", "bought", "--until", "2024-01-04", "--test-from", "2024-01-03"]
+    done = run(*until, "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert (summary["model"], summary["version"], summary["loaded"]) == ("will_buy", 1, False)
+    assert (repo / ".streamsvc" / "models" / "will_buy" / "1" / "model.json").is_file()
+    assert "buyer_spend:orders_10m" in summary["features"]
+    shown = run(*until, "--model", "other")
+    assert shown.exit_code == 0, shown.output
+    assert "AUC" in shown.stdout
+    assert "runs the model itself" in shown.stdout
+
+    for more, message in (
+        (["--label-column", "sold"], "no column 'sold'"),
+        (["--label-column", "bought", "--until", "soon"], "no date"),
+        (["--label-column", "bought", "--until", "2020-01-01"], "No labelled rows"),
+        (["--label-column", "bought", "--model", "a/b"], "name"),
+    ):
+        failed = run(*more)
+        assert failed.exit_code == 2
+        assert message in failed.stderr
+    wrong = CliRunner().invoke(app, [*common[:3], "nobody", *common[4:]])
+    assert wrong.exit_code == 2
+    assert "will_buy" in wrong.stderr
