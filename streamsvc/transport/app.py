@@ -98,7 +98,9 @@ def create_app(
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         agent_supervisor="mode.supervisors.CrashingSupervisor",
-        table_standby_replicas=0,
+        # More than 0 selects Faust's own assignor, which is sticky: a worker that joins or leaves
+        # moves few partitions, and moving one means restoring its state. We have no tables.
+        table_standby_replicas=1,
         TableManager=_Tables,
     )
     app.transport_class = transport

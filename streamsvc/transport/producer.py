@@ -150,6 +150,9 @@ class BatchProducer:
             complete.append((open_.popleft(), batch.record_count() - 1))
         batch.close()
         topic, partition = lane
+        if partition not in await self._producer.partitions_for(topic):
+            # Added since the last look at the cluster, or not there at all: then this raises.
+            await self._producer.client.force_metadata_update()
         sent = await self._producer.send_batch(batch, topic, partition=partition)
         metadata = await sent
         for send, at in complete:
