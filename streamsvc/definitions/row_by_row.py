@@ -13,7 +13,7 @@ import numpy as np
 
 from streamsvc.columns import Column, NumericColumn, strings
 from streamsvc.definitions.plan import EventField, EventSchema, FieldType
-from streamsvc.definitions.udf import event_frame, field_type
+from streamsvc.events.frames import to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,11 @@ def try_udf(
 
     columns = {field.name: _sample(field, i) for i, field in enumerate(schema.fields)}
     times = _FIRST_MS + np.arange(_ROWS, dtype=np.int64) * 7_654_321
-    batch = event_frame(schema, columns, times)
+    batch = to_frame(
+        columns,
+        required=[field.name for field in schema.fields if not field.nullable],
+        times={schema.timestamp_field: times},
+    )
     single: list[Any] = []
     errors: list[str] = []
     good: list[int] = []
@@ -61,8 +65,7 @@ def try_udf(
             f"at most once and under its own index."
         ]
     wrong = _differences(what, whole.sort_index(), pd.concat(single).sort_index())
-    types = {str(name): field_type(whole[name]) for name in whole.columns}
-    return {name: kind for name, kind in types.items() if kind is not None}, wrong
+    return {str(name): _type_of(whole[name]) for name in whole.columns}, wrong
 
 
 def _differences(what: str, whole: pd.DataFrame, single: pd.DataFrame) -> list[str]:
@@ -75,6 +78,16 @@ def _differences(what: str, whole: pd.DataFrame, single: pd.DataFrame) -> list[s
     if not differing:
         return []
     return [f"{what}: column {', '.join(differing)} of its udf depends on other rows; {remedy}"]
+
+
+def _type_of(series: pd.Series[Any]) -> FieldType:
+    from pandas.api import types
+
+    if types.is_bool_dtype(series.dtype):
+        return "bool"
+    if types.is_integer_dtype(series.dtype) or types.is_datetime64_any_dtype(series.dtype):
+        return "int64"
+    return "float64" if types.is_float_dtype(series.dtype) else "string"
 
 
 def _same(left: pd.Series[Any], right: Any) -> bool:

@@ -100,16 +100,36 @@ def compile_view(
 def _columns(
     what: str, feast_view: Any, source: Source, mistakes: list[str]
 ) -> dict[str, FieldType] | None:
-    """The columns that can be aggregated: the event's, or what the udf makes of them."""
+    """The columns that can be aggregated: the event's, or what the udf makes of them.
+
+    A number that a udf makes is a float64, because whether it is whole depends on the rows; a
+    column of the event keeps its type through a udf.
+    """
+    declared = field_types(source.schema)
     if feast_view.udf is None:
-        return field_types(source.schema)
+        return declared
     mode = str(getattr(feast_view.mode, "value", feast_view.mode)).lower()
     if mode != "pandas":
         mistakes.append(f"{what}: its udf has mode {mode!r}; use mode='pandas'.")
         return None
     found, wrong = try_udf(what, feast_view.udf, source.schema)
+    kinds: dict[str, FieldType] = {}
+    for name, kind in found.items():
+        kinds[name] = declared.get(name, "string" if kind == "string" else "float64")
+        if name != source.schema.timestamp_field and not _holds(kinds[name], kind):
+            wrong.append(
+                f"{what}: its udf turns column {name!r} from {declared[name]} into {kind}; give "
+                f"the result a name of its own."
+            )
     mistakes += wrong
-    return None if wrong else found
+    return None if wrong else kinds
+
+
+def _holds(declared: FieldType, made: FieldType) -> bool:
+    wider: tuple[FieldType, ...] = ("bool", "int64", "float64")
+    if "string" in (declared, made):
+        return declared == made
+    return wider.index(made) <= wider.index(declared)
 
 
 def _check_join_keys(
@@ -119,13 +139,14 @@ def _check_join_keys(
     kinds: Mapping[str, FieldType],
     mistakes: list[str],
 ) -> None:
-    known = {**field_types(source.schema), **kinds}
     for key in join_keys:
-        kind = known.get(key.name)
-        if kind is None:
+        kind = kinds.get(key.name)
+        if kind is None and key.name in field_types(source.schema):
+            mistakes.append(f"{what}: its udf drops entity column {key.name!r}; return it too.")
+        elif kind is None:
             mistakes.append(
                 f"{what}: entity column {key.name!r} is not in the schema of KafkaSource "
-                f"{source.name!r}; {nearest(key.name, known)}"
+                f"{source.name!r}; {nearest(key.name, kinds)}"
             )
         elif kind != key.type:
             mistakes.append(
@@ -155,7 +176,10 @@ def _aggregates(
             )
         elif kinds is not None and not wrong and name in declared:
             kind = kinds[aggregation.column]
-            wrong += check_types(which, aggregation.function, kind, declared[name])
+            if kind == "string" and feast_view.udf is not None:
+                wrong.append(f"{which}: text that a udf returns is not counted; count a number.")
+            else:
+                wrong += check_types(which, aggregation.function, kind, declared[name])
         window_ms = hop_ms = 0
         if aggregation.time_window is None:
             wrong.append(f"{which}: has no time_window; set one.")

@@ -127,6 +127,19 @@ def test_features_come_in_sorted_order_however_feast_lists_them() -> None:
     assert plan.service("s").features == tuple(FeatureRef("spend", n) for n in "abc")
 
 
+def test_numbers_that_a_udf_makes_are_floats() -> None:
+    made = view(
+        udf=lambda df: df.assign(double=df["items"].fillna(0).astype("int64") * 2),
+        mode="pandas",
+        aggregations=[
+            Aggregation("double", "sum", MINUTE, name="a"),
+            Aggregation("items", "sum", MINUTE, name="b"),
+        ],
+        schema=fields(card=String, a=Float64, b=Int64),
+    )
+    assert compile_(made).view("spend").column_types == {"double": "float64", "items": "int64"}
+
+
 def test_the_hash_follows_what_decides_a_value() -> None:
     reference = compile_(view()).view("spend").definition_hash
     moved = source(
@@ -214,6 +227,22 @@ def test_the_hash_follows_what_decides_a_value() -> None:
             "its source is PushSource; streamed features need a KafkaSource",
         ),
         ({"udf": lambda df: df, "mode": "python"}, "its udf has mode 'python'"),
+        (
+            {"udf": lambda df: df.assign(items=df["items"] / 2), "mode": "pandas"},
+            "its udf turns column 'items' from int64 into float64",
+        ),
+        (
+            {"udf": lambda df: df[["amount"]], "mode": "pandas"},
+            "its udf drops entity column 'card'; return it too",
+        ),
+        (
+            {
+                "udf": lambda df: df.assign(tag=df["card"] + "!"),
+                "mode": "pandas",
+                "aggregations": [Aggregation("tag", "count", MINUTE, name="sum_amount_600s")],
+            },
+            "text that a udf returns is not counted",
+        ),
         (
             {"udf": lambda df: df.assign(amount=df["amount"].cumsum()), "mode": "pandas"},
             "depends on other rows",
