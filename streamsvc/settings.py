@@ -113,6 +113,11 @@ class Settings(BaseSettings):
     """Batches that may wait for the model server at once."""
     served_log: bool = True
     """Whether every feature vector is logged to `served.<service>`."""
+    freshness_wait_ms: int | None = Field(None, ge=0)
+    """Milliseconds that requests wait for their events, instead of what their route says. A replay
+    in lockstep sets it high, because there nothing may be missing."""
+    deadline_ms: int | None = Field(None, ge=1)
+    """Milliseconds after which a fallback answers, instead of what the route says."""
 
     # --- Seen from outside -----------------------------------------------------------------
     metrics_port: int = Field(0, ge=0, le=65_535)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -279,8 +279,7 @@ def _targets(
 def _target(
     settings: Settings, admin: Admin, plan: Plan, service: Service, model_repository: Path
 ) -> _Target:
-    route, request = service.route, service.request
-    assert route is not None
+    route, request = _route(settings, service), service.request
     assert request is not None
     model = LocalModel(latest_version(model_repository / route.model))
     inputs = service_inputs(plan, service, model.card.features)
@@ -318,6 +317,16 @@ def _target(
 def _partitions(admin: Admin, topic: str) -> int:
     """Partitions of a topic that exists; a broker may take a moment to know one just created."""
     return admin.partitions(topic)
+
+
+def _route(settings: Settings, service: Service) -> Route:
+    """The service's route, with what the settings of this worker put in its place."""
+    assert service.route is not None
+    given: dict[str, Any] = {
+        "freshness_wait_ms": settings.freshness_wait_ms,
+        "deadline_ms": settings.deadline_ms,
+    }
+    return replace(service.route, **{k: v for k, v in given.items() if v is not None})
 
 
 def _sends_dead_letters(plan: Plan, service: Service, topic: str) -> bool:
