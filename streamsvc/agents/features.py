@@ -240,11 +240,18 @@ class FeatureWorker:
         """
         found = {}
         for (topic, partition), source in self._holdings.sources.items():
-            highwater = self.app.consumer.highwater(TP(topic, partition))
+            highwater = self._highwater(TP(topic, partition))
             whole = highwater is not None and source.next_offset >= highwater
             until = now_ms if whole else min(source.read_until_ms, now_ms)
             found[(topic, partition)] = ReadPosition(source.next_offset, until)
         return found
+
+    def _highwater(self, tp: TP) -> int | None:
+        try:
+            end: int | None = self.app.consumer.highwater(tp)
+        except AssertionError:  # aiokafka's word for a partition that was just taken away
+            return None
+        return end
 
     async def _on_shuffle(self, delivery: Delivery) -> None:
         chunk = delivery.chunk

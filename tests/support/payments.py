@@ -13,13 +13,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, TopicPartition
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 START_MS = int(datetime(2024, 3, 1, tzinfo=UTC).timestamp() * 1000)
 LATENESS_MS = 2 * MINUTE
 
-# view -> [(feature, column, function, window, hop)]
+# view -> [(feature, column, function, window, hop)], as declared in tests/repos/payments
 VIEWS = {
     "card_spend": [
         ("count_amount_600s", "amount", "count", 10 * MINUTE, 10_000),
@@ -56,6 +57,15 @@ KEYS = {
     "card_in_shop": ("card_id", "shop_id"),
     "card_abroad": ("card_id",),
 }
+# The same of tests/repos/payments_keyed, whose source declares its key
+KEYED_VIEWS = {
+    "card_spend": [
+        (f"{function}_amount_{window // 1000}s", "amount", function, window, window // 60)
+        for window in (10 * MINUTE, HOUR, DAY)
+        for function in ("count", "sum", "mean", "min", "max")
+    ],
+    "shop_sales": [("sold_last_hour", "amount", "sum", HOUR, MINUTE)],
+}
 MALFORMED = [
     b"{not json",
     b"",
@@ -76,8 +86,13 @@ class Made:
     malformed: int = 0
 
 
-def generate(n: int, seed: int, *, start_ms: int = START_MS, cards: int = 3_000) -> Made:
-    """`n` payments 400 ms apart: 5 % out of order, 0.1 % malformed, some null keys and values."""
+def generate(
+    n: int, seed: int, *, start_ms: int = START_MS, cards: int = 3_000, keyed: bool = False
+) -> Made:
+    """`n` payments 400 ms apart: 5 % out of order, 0.1 % malformed, some null values.
+
+    Some record keys are null, unless `keyed`; then event times are epoch milliseconds, too.
+    """
     rng = random.Random(seed)
     made = Made()
     for i in range(n):
@@ -97,9 +112,9 @@ def generate(n: int, seed: int, *, start_ms: int = START_MS, cards: int = 3_000)
             "items": rng.randrange(6),
             "country": rng.choice(["NL", "DE", "FR", None]),
             "online": rng.random() < 0.5,
-            "paid_at": datetime.fromtimestamp(at / 1000, UTC).isoformat(),
+            "paid_at": at if keyed else datetime.fromtimestamp(at / 1000, UTC).isoformat(),
         }
-        key = card.encode() if rng.random() > 0.1 else None
+        key = card.encode() if keyed or rng.random() > 0.1 else None
         made.records.append((key, json.dumps(event).encode()))
     return made
 
@@ -113,7 +128,7 @@ class Truth:
     ends: dict[int, int]
 
 
-def read_truth(bootstrap: str, topic: str, lateness_ms: int = LATENESS_MS) -> Truth:
+def read_truth(bootstrap: str, topic: str, *, keyed: bool = False) -> Truth:
     """Read the whole topic and judge each record by the log of its own partition alone."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "truth", "enable.auto.commit": False}
@@ -136,7 +151,10 @@ def read_truth(bootstrap: str, topic: str, lateness_ms: int = LATENESS_MS) -> Tr
                 continue
             event = _parse(message.value(), message.timestamp()[1])
             partition = message.partition()
-            if event is None or event["at"] < greatest[partition] - lateness_ms:
+            if event is not None and keyed:
+                home = (murmur2(event["card_id"].encode()) & 0x7FFFFFFF) % len(ends)
+                event = event if home == partition else None
+            if event is None or event["at"] < greatest[partition] - LATENESS_MS:
                 truth.refused += 1
                 continue
             greatest[partition] = max(greatest[partition], event["at"])
@@ -151,12 +169,13 @@ def _parse(value: bytes | None, kafka_ms: int) -> dict | None:
         return None
     try:
         event = json.loads(value)
-        at = datetime.fromisoformat(event["paid_at"])
+        paid_at = event["paid_at"]
+        at = paid_at if isinstance(paid_at, int) else _iso_ms(paid_at)
     except (ValueError, KeyError):
         return None
     if not isinstance(event.get("card_id"), str) or not isinstance(event.get("shop_id"), int):
         return None
-    event["at"] = round(at.timestamp() * 1000)
+    event["at"] = at
     if event["at"] < 0 or event["at"] > kafka_ms + HOUR:
         return None
     amount, items, country = event.get("amount"), event.get("items"), event.get("country")
@@ -166,6 +185,10 @@ def _parse(value: bytes | None, kafka_ms: int) -> dict | None:
     )
     event["in_udf"] = country is not None
     return event
+
+
+def _iso_ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def by_key(truth: Truth, view: str) -> dict[tuple, list[dict]]:
@@ -180,10 +203,10 @@ def by_key(truth: Truth, view: str) -> dict[tuple, list[dict]]:
     return groups
 
 
-def expected(view: str, events: list[dict], t: int) -> dict[str, float | None]:
+def expected(features: list[tuple], events: list[dict], t: int) -> dict[str, float | None]:
     """Every feature of one entity at instant `t`, from its definition."""
     out: dict[str, float | None] = {}
-    for feature, column, function, window, hop in VIEWS[view]:
+    for feature, column, function, window, hop in features:
         left = (t - window) // hop * hop
         values = [e[column] for e in events if left <= e["at"] <= t and e.get(column) is not None]
         out[feature] = _aggregate(function, values)
@@ -217,3 +240,21 @@ def differs(got: float | None, want: float | None) -> bool:
     if got is None or want is None:
         return got is not want
     return not math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def differences(store, features, groups, view, keys, instant) -> list[tuple]:
+    """(entity, feature, served, expected) of every feature that `get_online_features` has wrong."""
+    names = KEYS[view]
+    entities = {k: [key[i] for key in keys] for i, k in enumerate(names)}
+    asked = [f"{view}:{name}" for name, *_ in features]
+    served = store.get_online_features(asked, entities).to_dict()
+    wrong = []
+    for row, key in enumerate(keys):
+        want = expected(features, groups[key], instant)
+        # An entity whose tiles have all gone may have no row at all.
+        gone = all(v in (None, 0) for v in want.values())
+        for name, value in want.items():
+            got = served[name][row]
+            if differs(got, value) and not (gone and got in (None, 0)):
+                wrong.append((key, name, got, value))
+    return wrong

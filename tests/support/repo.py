@@ -119,34 +119,38 @@ class RunningRepo:
         while self.admin.partitions(self.topic) != partitions:
             assert time.monotonic() < deadline
 
-    @cached_property
-    def producer(self) -> Producer:
+    def produce(
+        self, records, partition: int | None = None, partitioner: str = "consistent_random"
+    ) -> None:
+        """Into one partition if it is given. The default partitioner is the client library's."""
+        producer = self._producer(partitioner)
+        where = {} if partition is None else {"partition": partition}
+        for key, value in records:
+            while True:
+                try:
+                    producer.produce(self.topic, value, key, **where)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        assert producer.flush(60) == 0
+
+    def _producer(self, partitioner: str = "consistent_random") -> Producer:
+        # A new one each time, so that it knows of partitions that were added.
         return Producer(
             {
                 "bootstrap.servers": self.settings.kafka_bootstrap_servers,
                 "linger.ms": 5,
                 "message.max.bytes": 4_000_000,
-                "topic.metadata.refresh.interval.ms": 1_000,
+                "partitioner": partitioner,
             }
         )
 
-    def produce(self, records, partition: int | None = None) -> None:
-        """With the client library's own partitioner unless a partition is given."""
-        where = {} if partition is None else {"partition": partition}
-        for key, value in records:
-            while True:
-                try:
-                    self.producer.produce(self.topic, value, key, **where)
-                    break
-                except BufferError:
-                    self.producer.poll(0.1)
-        assert self.producer.flush(60) == 0
-
     def send_clocks(self, time_ms: int) -> None:
         headers = [("streamsvc-clock", str(time_ms).encode())]
+        producer = self._producer()
         for partition in range(self.admin.partitions(self.topic)):
-            self.producer.produce(self.topic, None, None, partition, headers=headers)
-        assert self.producer.flush(30) == 0
+            producer.produce(self.topic, None, None, partition, headers=headers)
+        assert producer.flush(30) == 0
 
     def dead_letter_reasons(self) -> Counter:
         """Reasons of all dead letters, each source record once: delivery is at least once."""

@@ -1,0 +1,212 @@
+"""Feature worker: events/s from Kafka into the online store, with state committed.
+
+    python benchmarks/features.py [direct|shuffled] [--events 2000000] [--keys 100000]
+
+One worker process, broker and store on the same machine, 15 windowed features in three windows
+with three hops. Every run checks 500 random entities against NumPy before it prints a number. The
+rate is taken between 20 % and 100 % of the events, from the positions that the worker publishes in
+the store: an event counts once its row is readable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from streamsvc.columns import strings
+from streamsvc.definitions.plan import (
+    Aggregate,
+    EventField,
+    EventSchema,
+    JoinKey,
+    Plan,
+    Source,
+    View,
+)
+from streamsvc.entity_keys import encode_entity_keys, murmur2
+from streamsvc.features.rows import column_types
+from streamsvc.features.spec import WindowSpec
+from streamsvc.settings import Settings, load_settings
+from streamsvc.store.client import connect
+from streamsvc.store.markers import read_markers
+from streamsvc.store.reader import RowReader
+from streamsvc.store.row import RowLayout
+from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.producer import BatchProducer
+
+PARTITIONS = 4
+START_MS = 1_700_000_000_000
+WINDOWS = ((600_000, 60_000), (3_600_000, 300_000), (86_400_000, 3_600_000))
+FUNCTIONS = ("count", "sum", "mean", "min", "max")
+
+
+def plan(topic: str, project: str, declared: bool) -> Plan:
+    fields = tuple(
+        EventField(name, (name,), kind)
+        for name, kind in (("user", "string"), ("amount", "float64"), ("ts", "int64"))
+    )
+    schema = EventSchema(fields, "ts", "ms")
+    source = Source("events", topic, schema, 60_000, 10**15, "user" if declared else None, None)
+    aggregates = tuple(
+        sorted(
+            (
+                Aggregate(f"{f}_{w // 1000}s", "amount", f, w, h)
+                for w, h in WINDOWS
+                for f in FUNCTIONS
+            ),
+            key=lambda a: a.feature,
+        )
+    )
+    types = {a.feature: "Int64" if a.function == "count" else "Float64" for a in aggregates}
+    view = View(
+        "spend", source, (JoinKey("user", "string"),), aggregates, types, None, None, "bench"
+    )
+    return Plan(project, (source,), (view,), (), (), ())
+
+
+def events(n: int, keys: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, keys, n), np.round(rng.gamma(2, 30, n), 2), START_MS + np.arange(n)
+
+
+async def publish(settings: Settings, topic: str, n: int, keys: int) -> None:
+    users, amounts, times = events(n, keys)
+    names = [f"u{k}" for k in range(keys)]
+    home = murmur2(strings(names)) % PARTITIONS
+    producer = BatchProducer(settings)
+    await producer.start()
+    acks = []
+    for low in range(0, n, 50_000):
+        part = slice(low, low + 50_000)
+        where = home[users[part]]
+        for p in range(PARTITIONS):
+            rows = np.flatnonzero(where == p) + low
+            records = [
+                (
+                    names[u].encode(),
+                    b'{"user":"u%d","amount":%.2f,"ts":%d}' % (u, a, t),
+                    (),
+                )
+                for u, a, t in zip(
+                    users[rows].tolist(), amounts[rows].tolist(), times[rows].tolist(), strict=True
+                )
+            ]
+            acks.append(await producer.send(topic, p, records))
+    await asyncio.gather(*acks)
+    await producer.stop()
+
+
+def verify(settings: Settings, running: Plan, n: int, keys: int, clock: int) -> None:
+    view = running.views[0]
+    users, amounts, times = events(n, keys)
+    sample = np.random.default_rng(1).choice(keys, min(500, keys), replace=False)
+    layout = RowLayout(dict(view.feature_types))
+    column = encode_entity_keys([strings([f"u{k}" for k in sample])])
+    rows = RowReader(connect(settings), running.project).read(view.name, layout, column)
+    order = np.argsort(users, kind="stable")
+    cuts = np.searchsorted(users[order], np.arange(keys + 1))
+    for i, key in enumerate(sample):
+        mine = order[cuts[key] : cuts[key + 1]]
+        at = max(int(rows.as_of[i]), int(times[mine].max(initial=0)))
+        for a in view.aggregates:
+            left = (at - a.window_ms) // a.hop_ms * a.hop_ms
+            values = amounts[mine][(times[mine] >= left) & (times[mine] <= at)]
+            got = rows.values[a.feature].to_pylist()[i]
+            if a.function == "count" or not len(values):
+                assert got == (len(values) if a.function == "count" else None), (key, a.feature, got)
+                continue
+            want = getattr(np, a.function)(values)
+            assert got is not None, (key, a.feature)
+            assert np.isclose(got, want, rtol=1e-9), (key, a.feature, got, want)
+
+
+def applied(client: object, running: Plan, settings: Settings) -> int:
+    view, topic = running.views[0], running.sources[0].topic
+    groups = range(settings.key_groups if view.shuffled else PARTITIONS)
+    found: dict[int, int] = {}
+    for marker in read_markers(client, running.project, view.name, groups):  # type: ignore[arg-type]
+        for p, offset in (marker.applied.get(topic, {}) if marker else {}).items():
+            # Behind a shuffle an event counts once every group has its partition's prefix.
+            found[p] = min(found.get(p, offset), offset) if view.shuffled else offset
+    return sum(found.values())
+
+
+def measure(settings: Settings, mode: str, n: int, keys: int) -> dict[str, float]:
+    topic = f"bench-{uuid.uuid4().hex[:8]}"
+    running = plan(topic, topic, mode == "direct")
+    Admin(settings).ensure([TopicSpec(topic, PARTITIONS)])
+    asyncio.run(publish(settings, topic, n, keys))
+    log = Path(f"/tmp/{topic}.log").open("w")  # noqa: S108
+    child = subprocess.Popen([sys.executable, __file__, "--child", mode, topic], stderr=log)
+    client = connect(settings)
+    samples: list[tuple[float, int, float]] = []
+    try:
+        while not samples or samples[-1][1] < n:
+            assert child.poll() is None, Path(log.name).read_text()[-3000:]
+            samples.append(
+                (time.perf_counter(), applied(client, running, settings), _cpu(child.pid))
+            )
+            time.sleep(0.05)
+        time.sleep(1)
+        verify(settings, running, n, keys, START_MS + n)
+    finally:
+        child.terminate()
+        child.wait(30)
+        Path(log.name).unlink()
+    steady = [s for s in samples if s[1] >= 0.2 * n]
+    (t0, n0, c0), (t1, n1, c1) = steady[0], steady[-1]
+    return {
+        "events_per_second": (n1 - n0) / (t1 - t0),
+        "cpu_us_per_event": (c1 - c0) / (n1 - n0) * 1e6,
+    }
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def child(mode: str, topic: str, settings: Settings) -> None:
+    from streamsvc.agents.features import run
+
+    asyncio.run(run(settings, plan(topic, topic, mode == "direct")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("modes", nargs="*", default=["direct", "shuffled"])
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--child", action="store_true")
+    options = parser.parse_args()
+    settings = load_settings()
+    if options.child:
+        child(options.modes[0], options.modes[1], settings)
+        return
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d} · {platform.processor() or platform.machine()} · "
+        f"{os.cpu_count()} cores · load {os.getloadavg()[0]:.1f} · Python {platform.python_version()}"
+        f" · numba {version('numba')} · aiokafka {version('aiokafka')}"
+    )
+    for mode in options.modes:
+        result = measure(settings, mode, options.events, options.keys)
+        print(
+            f"{mode:9} {result['events_per_second']:>10,.0f} events/s "
+            f"{result['cpu_us_per_event']:.2f} us of worker CPU an event "
+            f"({options.events:,} events, {options.keys:,} keys, 15 features, verified)"
+        )
+
+
+if __name__ == "__main__":
+    main()
