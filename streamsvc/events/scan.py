@@ -57,7 +57,7 @@ def scan(tree: FieldTree, builder: Builder, values: BytesColumn, rows: Bools) ->
         values.end,
         rows,
         tree.first,
-        tree.keys.view(),
+        tree.keys,
         tree.key_start,
         tree.key_end,
         tree.kind,
