@@ -1,8 +1,8 @@
 """The arrays of a window state, and how they grow.
 
 Kernels never allocate. Before a slice of rows Python makes sure of slots, index and schedule;
-the pool grows when a kernel stops for it. Growth is in place where the C library can remap the
-pages, by a quarter once an array is large, so that the peak stays near what is used.
+the pool grows when a kernel stops for it. The large arrays grow in place, by a quarter once they
+are large, so that the peak stays near what is used.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from streamsvc.features.kernels.layout import (
 )
 from streamsvc.features.kernels.pool import add_region
 from streamsvc.features.kernels.schedule import refill_instants
+from streamsvc.features.memory import Growable
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["SLICE", "Storage"]
@@ -42,6 +43,10 @@ SLICE = 4096
 """Rows that a kernel handles per call: bounds what is reserved for the worst case."""
 
 _SMALL = 1 << 20
+
+_NO_SLOTS = np.zeros((0, 0), np.int64)
+_NO_WORDS = np.zeros(0, np.int64)
+_NO_TAGS = np.zeros(0, np.uint8)
 
 
 class Storage:
@@ -53,12 +58,15 @@ class Storage:
         meta = np.zeros(META_WORDS, np.int64)
         meta[CLOCK] = FAR_PAST
         meta[SLOT_FREE] = meta[BUCKET_FREE] = -1
+        self._slots = Growable((64, RINGS + RING_WORDS * self._groups), np.int64)
+        self._pool = Growable((0,), np.int64)
+        self._tags = Growable((0,), np.uint8)
         self.state = State(
             meta=meta,
-            slots=np.zeros((64, RINGS + RING_WORDS * self._groups), np.int64),
+            slots=self._slots.array,
             table=np.zeros(256, np.int64),
-            pool=np.zeros(0, np.int64),
-            tags=np.zeros(0, np.uint8),
+            pool=self._pool.array,
+            tags=self._tags.array,
             heads=np.full(MAX_CLASS, -1, np.int64),
             buckets=np.zeros((64, BUCKET_WORDS), np.int64),
             heap=np.zeros(64, np.int64),
@@ -83,17 +91,19 @@ class Storage:
         have = len(st.slots)
         if wanted > have:
             size = _grown(have, wanted)
-            st.slots.resize((size, st.slots.shape[1]), refcheck=False)
             st.dirty.resize(size, refcheck=False)
             head, length = int(st.meta[QUEUE_HEAD]), int(st.meta[QUEUE_LEN])
             queue = np.zeros(size, np.int64)
             queue[:length] = np.roll(st.queue, -head)[:length]
             st.meta[QUEUE_HEAD] = 0
-            self.state = st._replace(queue=queue)
+            # A mapping cannot move while an array looks at it.
+            self.state = st = st._replace(queue=queue, slots=_NO_SLOTS)
+            self._slots.grow(size)
+            self.state = st = st._replace(slots=self._slots.array)
         if wanted * 2 > len(st.table):
             table = np.zeros(_power_of_two(wanted * 2), np.int64)
             refill(st.table, table)
-            self.state = self.state._replace(table=table)
+            self.state = st._replace(table=table)
 
     def reserve_instants(self, new: int) -> None:
         """Room in the schedule for that many new instants."""
@@ -116,9 +126,11 @@ class Storage:
         block = 1 << int(st.meta[NEED_CLASS])
         aligned = (units + block - 1) // block * block
         size = _grown(max(units, 1024), aligned + block)
-        st.pool.resize(size * UNIT, refcheck=False)
-        st.tags.resize(size, refcheck=False)
-        add_region(st, self._program, units, size)
+        self.state = st = st._replace(pool=_NO_WORDS, tags=_NO_TAGS)
+        self._pool.grow(size * UNIT)
+        self._tags.grow(size)
+        self.state = st._replace(pool=self._pool.array, tags=self._tags.array)
+        add_region(self.state, self._program, units, size)
 
     def complete(self, step: Callable[..., int], low: int, high: int, *arguments: object) -> None:
         """Run a kernel over rows [low, high) to its end, growing the pool whenever it stops.

@@ -12,7 +12,7 @@ import numpy as np
 
 from streamsvc.columns import F64, I64, U8
 from streamsvc.features.kernels.context import Context
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.pointers import as_floats, pointer
 from streamsvc.features.kernels.program import (
     AT_COUNT,
@@ -60,7 +60,7 @@ def bind_input(time: I64, partition: I64, offset: I64, words: I64, valid: U8) ->
     )
 
 
-@kernel
+@inlined
 def accumulate(cx: Context, group: int, tile: int, rows: Input, i: int) -> None:
     """Add row i to the tile at word address `tile`; nulls and NaN are skipped."""
     first_entry = cx.first_entry[group] * ENTRY_WORDS
@@ -97,7 +97,7 @@ def accumulate(cx: Context, group: int, tile: int, rows: Input, i: int) -> None:
             _put(cx, tile + at_last, rows, i, value)
 
 
-@kernel
+@inlined
 def _moments(cx: Context, a: int, count: int, number: float) -> None:
     delta = number - cx.floats[a]
     mean = cx.floats[a] + delta / count
@@ -105,7 +105,7 @@ def _moments(cx: Context, a: int, count: int, number: float) -> None:
     cx.floats[a + 1] += delta * (number - mean)
 
 
-@kernel
+@inlined
 def _extremes_of_floats(cx: Context, tile: int, e: int, count: int, number: float) -> None:
     a = cx.entries[e + AT_MIN]
     if a >= 0 and (count == 1 or number < cx.floats[tile + a]):
@@ -115,7 +115,7 @@ def _extremes_of_floats(cx: Context, tile: int, e: int, count: int, number: floa
         cx.floats[tile + a] = number
 
 
-@kernel
+@inlined
 def _extremes_of_ints(cx: Context, tile: int, e: int, count: int, value: int) -> None:
     a = cx.entries[e + AT_MIN]
     if a >= 0 and (count == 1 or value < cx.pool[tile + a]):
@@ -125,7 +125,7 @@ def _extremes_of_ints(cx: Context, tile: int, e: int, count: int, value: int) ->
         cx.pool[tile + a] = value
 
 
-@kernel
+@inlined
 def _before(rows: Input, i: int, cx: Context, a: int) -> bool:
     if rows.time[i] != cx.pool[a]:
         return rows.time[i] < cx.pool[a]
@@ -134,7 +134,7 @@ def _before(rows: Input, i: int, cx: Context, a: int) -> bool:
     return rows.offset[i] < cx.pool[a + 2]
 
 
-@kernel
+@inlined
 def _put(cx: Context, a: int, rows: Input, i: int, value: int) -> None:
     cx.pool[a] = rows.time[i]
     cx.pool[a + 1] = rows.partition[i]

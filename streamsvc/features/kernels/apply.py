@@ -13,7 +13,7 @@ import numpy as np
 from streamsvc.columns import I64, U8
 from streamsvc.features.kernels.accumulate import accumulate, bind_input
 from streamsvc.features.kernels.context import Context, bind
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.key_index import find_key, insert_key, tag_of
 from streamsvc.features.kernels.layout import (
     AS_OF,
@@ -23,18 +23,32 @@ from streamsvc.features.kernels.layout import (
     FLAGS,
     IN_QUEUE,
     KEY_BLOCK,
+    LOW,
     N_CHANGED,
     QUEUE_HEAD,
     QUEUE_LEN,
+    RING_SPAN,
     SLOT_TOP,
+    UNIT,
     State,
 )
-from streamsvc.features.kernels.pointers import pointer
+from streamsvc.features.kernels.pointers import pointer, prefetch
 from streamsvc.features.kernels.program import Program
-from streamsvc.features.kernels.rings import create_tile, find_tile, mark_dirty, note_dirty
+from streamsvc.features.kernels.rings import (
+    create_tile,
+    find_tile,
+    mark_dirty,
+    note_dirty,
+    ring_of,
+    tile_at,
+)
 from streamsvc.features.kernels.schedule import due_of, reschedule
 
 __all__ = ["enqueue_all", "locate", "update"]
+
+AHEAD = 8
+"""Rows between asking for a cache line and reading it. Keys lie anywhere in memory: without this
+an event waits for a dozen lines one after another."""
 
 
 @kernel
@@ -88,10 +102,18 @@ def locate(
     """Fill `where[low:high]` with slots, -1 for an expired row. Returns where to resume."""
     cx = bind(st, pg)
     raw = pointer(data)
+    tags = np.empty(high - low, np.int64)
+    for i in range(low, high):
+        tags[i - low] = tag_of(raw, start[i], end[i])
+        prefetch(cx.table, tags[i - low] & cx.table_mask)
     for i in range(low, high):
         time = event_time[i]
         clock = clocks[i]
-        tag = tag_of(raw, start[i], end[i])
+        if i + 2 * AHEAD < high:
+            _expect_slot(cx, tags[i + 2 * AHEAD - low])
+        if i + AHEAD < high:
+            _expect_key(cx, tags[i + AHEAD - low])
+        tag = tags[i - low]
         slot = find_key(cx, tag, raw, start[i], end[i])
         if _is_expired(cx, time, clock):
             cx.meta[EXPIRED] += 1
@@ -142,6 +164,13 @@ def update(
         slot = where[i]
         if slot < 0:
             continue
+        if i + 2 * AHEAD < high and where[i + 2 * AHEAD] >= 0:
+            s = where[i + 2 * AHEAD] * cx.width
+            prefetch(cx.slots, s)
+            prefetch(cx.slots, s + 8)
+            prefetch(cx.slots, s + cx.width - 1)
+        if i + AHEAD < high and where[i + AHEAD] >= 0:
+            _expect_tiles(cx, where[i + AHEAD])
         time = event_time[i]
         clock = clocks[i]
         for group in range(groups):
@@ -172,6 +201,32 @@ def update(
     return high
 
 
+@inlined
+def _expect_slot(cx: Context, tag: int) -> None:
+    slot = (cx.table[tag & cx.table_mask] & LOW) - 1
+    if slot >= 0:
+        prefetch(cx.slots, slot * cx.width)
+
+
+@inlined
+def _expect_key(cx: Context, tag: int) -> None:
+    slot = (cx.table[tag & cx.table_mask] & LOW) - 1
+    if slot >= 0:
+        prefetch(cx.pool, cx.slots[slot * cx.width + KEY_BLOCK] * UNIT)
+
+
+@inlined
+def _expect_tiles(cx: Context, slot: int) -> None:
+    for group in range(cx.groups):
+        r = ring_of(cx, slot, group)
+        count = cx.slots[r + RING_SPAN] & LOW
+        if count > 0:
+            stride = cx.stride[group]
+            newest = tile_at(cx, r, stride, count - 1)
+            prefetch(cx.pool, newest)
+            prefetch(cx.pool, newest + stride)
+
+
 @kernel
 def _schedule(cx: Context, slot: int, group: int, end: int, clock: int) -> None:
     """Let the key fall due when the new tile first leaves a window, if that comes first."""
@@ -182,7 +237,7 @@ def _schedule(cx: Context, slot: int, group: int, end: int, clock: int) -> None:
             return
 
 
-@kernel
+@inlined
 def _enqueue(cx: Context, slot: int) -> None:
     """Mark a key as changed."""
     flags = cx.slots[slot * cx.width + FLAGS]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from streamsvc.columns import F64, I64, U8
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined
 from streamsvc.features.kernels.layout import State
 from streamsvc.features.kernels.pointers import as_bytes, as_floats, pointer
 from streamsvc.features.kernels.program import Program
@@ -56,7 +56,7 @@ class Context(NamedTuple):
     longest: int
 
 
-@kernel
+@inlined
 def bind(st: State, pg: Program) -> Context:
     """The context of one call."""
     return Context(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from streamsvc.columns import I64, U8
 from streamsvc.features.kernels.context import Context, bind
 from streamsvc.features.kernels.fold import Output, bind_output, fold, settle
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.key_index import forget_key
 from streamsvc.features.kernels.layout import (
     AS_OF,
@@ -27,17 +27,26 @@ from streamsvc.features.kernels.layout import (
     N_CHANGED,
     NEED_KEY,
     NEVER,
+    NEXT,
     QUEUE_HEAD,
     QUEUE_LEN,
+    RING_BLOCK,
+    RING_ROOM,
     TIME,
     UNIT,
     State,
 )
-from streamsvc.features.kernels.pointers import pointer
+from streamsvc.features.kernels.pointers import pointer, prefetch
 from streamsvc.features.kernels.program import Program
+from streamsvc.features.kernels.rings import ring_of
 from streamsvc.features.kernels.schedule import earliest, reschedule
 
 __all__ = ["Rows", "emit_changed", "emit_due", "sweep"]
+
+AHEAD = 2
+"""Rows between asking for a key's tiles and folding them."""
+LINES = 16
+"""Cache lines to ask for per ring; the processor sees the pattern of longer ones by itself."""
 
 
 class Rows(NamedTuple):
@@ -81,16 +90,37 @@ def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int
     cx, target = bind(st, pg), _bind_rows(rows)
     cx.meta[NEED_KEY] = 0
     while row < stop and cx.meta[QUEUE_LEN] > 0:
-        slot = cx.queue[cx.meta[QUEUE_HEAD]]
+        head = cx.meta[QUEUE_HEAD]
+        slot = cx.queue[head]
+        # Past the end of the queue lie slots of before: as good as any.
+        _expect_slot(cx, cx.queue[min(head + 2 * AHEAD, cx.queue_size - 1)])
+        _expect_rings(cx, cx.queue[min(head + AHEAD, cx.queue_size - 1)])
         if cx.slots[slot * cx.width + FLAGS] & CHANGED:
             if not _emit(cx, slot, target, row):
                 return row
             row += 1
         cx.slots[slot * cx.width + FLAGS] &= ~IN_QUEUE
-        head = cx.meta[QUEUE_HEAD] + 1
-        cx.meta[QUEUE_HEAD] = 0 if head == cx.queue_size else head
+        cx.meta[QUEUE_HEAD] = 0 if head + 1 == cx.queue_size else head + 1
         cx.meta[QUEUE_LEN] -= 1
     return row
+
+
+@inlined
+def _expect_slot(cx: Context, slot: int) -> None:
+    s = slot * cx.width
+    prefetch(cx.slots, s)
+    prefetch(cx.slots, s + 8)
+    prefetch(cx.slots, s + cx.width - 1)
+
+
+@inlined
+def _expect_rings(cx: Context, slot: int) -> None:
+    for group in range(cx.groups):
+        r = ring_of(cx, slot, group)
+        block = (cx.slots[r + RING_BLOCK] >> 6) * UNIT
+        room = (cx.slots[r + RING_ROOM] >> 32) * cx.stride[group]
+        for line in range(block, block + min(room, LINES * 8), 8):
+            prefetch(cx.pool, line)
 
 
 @kernel
@@ -102,13 +132,18 @@ def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
         bucket = earliest(cx) * BUCKET_WORDS
         if bucket < 0 or cx.buckets[bucket + TIME] > cx.meta[CLOCK]:
             break
-        if not _emit(cx, cx.buckets[bucket + HEAD], target, row):
+        slot = cx.buckets[bucket + HEAD]
+        following = cx.slots[slot * cx.width + NEXT]
+        if following >= 0:
+            _expect_rings(cx, following)
+            _expect_slot(cx, max(cx.slots[following * cx.width + NEXT], 0))
+        if not _emit(cx, slot, target, row):
             break
         row += 1
     return row
 
 
-@kernel
+@inlined
 def _emit(cx: Context, slot: int, rows: Target, row: int) -> bool:
     s = slot * cx.width
     key_start = rows.key_end[row - 1] if row > 0 else 0

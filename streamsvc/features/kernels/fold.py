@@ -12,7 +12,7 @@ import numpy as np
 
 from streamsvc.columns import F64, I64, U8
 from streamsvc.features.kernels.context import Context
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import AS_OF, NEVER
 from streamsvc.features.kernels.pointers import as_floats, pointer
 from streamsvc.features.kernels.program import (
@@ -61,7 +61,7 @@ def bind_output(words: I64, valid: U8) -> Output:
     return Output(pointer(words), as_floats(words), pointer(valid), words.shape[1])
 
 
-@kernel
+@inlined
 def settle(cx: Context, slot: int, t: int) -> int:
     """Drop the tiles that are outside every window at t, and raise the key's as_of to the newest
     exit. Leaves in `cx.cuts`, per window, the oldest tile inside. Returns the earliest exit after
@@ -92,7 +92,7 @@ def settle(cx: Context, slot: int, t: int) -> int:
     return due
 
 
-@kernel
+@inlined
 def fold(cx: Context, slot: int, out: Output, row: int) -> None:
     """Write the values of every feature, as of the last `settle`, into row `row`."""
     for group in range(cx.groups):
@@ -117,8 +117,11 @@ class Sums(NamedTuple):
     last: int
 
 
-@kernel
-def _fold_entry(cx: Context, slot: int, group: int, e: int, out: Output, row: int) -> None:
+# One pass over the tiles in registers, whatever is kept in them: cut up, it would be six passes.
+@inlined
+def _fold_entry(  # noqa: PLR0912, PLR0915
+    cx: Context, slot: int, group: int, e: int, out: Output, row: int
+) -> None:
     at_count = cx.entries[e + AT_COUNT]
     at_int_sum = cx.entries[e + AT_INT_SUM]
     at_sum = cx.entries[e + AT_SUM]
@@ -182,7 +185,7 @@ def _fold_entry(cx: Context, slot: int, group: int, e: int, out: Output, row: in
             _finish(function, is_float, sums, out, at)
 
 
-@kernel
+@inlined
 def _finish(function: int, is_float: bool, sums: Sums, out: Output, at: int) -> None:
     """One feature's value of what a window holds."""
     needed = 0 if function == COUNT else 2 if function in (STD, VAR) else 1

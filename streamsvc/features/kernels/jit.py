@@ -16,7 +16,7 @@ from typing import TypeVar
 import numba
 from numba.core.caching import IndexDataCacheFile
 
-__all__ = ["kernel"]
+__all__ = ["inlined", "kernel"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -33,7 +33,21 @@ _VERSION = _digest()
 
 def kernel(function: F) -> F:
     """Compile without the GIL, cached on disk; integer division by zero is not checked."""
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return _compiled(function, forceinline=False)
+
+
+def inlined(function: F) -> F:
+    """A kernel for use by other kernels, copied into each: for what runs per event or tile.
+
+    A context is some forty words, and a call passes them through memory.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: F, *, forceinline: bool) -> F:
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=forceinline)(
+        function
+    )
     cache = getattr(compiled, "_cache", None)
     if cache is not None:  # None where compilation is switched off.
         cache._cache_file = IndexDataCacheFile(

@@ -11,7 +11,7 @@ import numpy as np
 
 from streamsvc.columns import I64, U8
 from streamsvc.features.kernels.context import Context
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import (
     AS_OF,
     BUCKET,
@@ -40,7 +40,7 @@ from streamsvc.features.kernels.pool import alloc, class_of, release
 __all__ = ["find_key", "forget_key", "insert_key", "refill", "tag_of"]
 
 
-@kernel
+@inlined
 def tag_of(data: U8, start: int, end: int) -> int:
     """31 bits of a 64-bit hash (FNV-1a over words, then MurmurHash3's finaliser)."""
     h = np.uint64(0xCBF29CE484222325) ^ np.uint64(end - start)
@@ -59,7 +59,7 @@ def tag_of(data: U8, start: int, end: int) -> int:
     return np.int64(h >> np.uint64(33))  # type: ignore[return-value]
 
 
-@kernel
+@inlined
 def find_key(cx: Context, tag: int, data: U8, start: int, end: int) -> int:
     """The slot of a key, or -1."""
     mask = cx.table_mask
@@ -78,7 +78,7 @@ def find_key(cx: Context, tag: int, data: U8, start: int, end: int) -> int:
         place = (place + 1) & mask
 
 
-@kernel
+@inlined
 def _equal(a: U8, i: int, b: U8, j: int, length: int) -> bool:
     k = 0
     while k + 8 <= length:

@@ -8,7 +8,7 @@ a late one finds its tile by bisection, or shifts the newer ones up.
 from __future__ import annotations
 
 from streamsvc.features.kernels.context import Context
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import (
     DIRTY_LEN,
     FLAGS,
@@ -37,19 +37,19 @@ __all__ = [
 ]
 
 
-@kernel
+@inlined
 def ring_of(cx: Context, slot: int, group: int) -> int:
     """Where a group's ring words start in `slots`."""
     return slot * cx.width + RINGS + group * RING_WORDS
 
 
-@kernel
+@inlined
 def ring_count(cx: Context, slot: int, group: int) -> int:
     """Number of live tiles."""
     return cx.slots[ring_of(cx, slot, group) + RING_SPAN] & LOW
 
 
-@kernel
+@inlined
 def tile_at(cx: Context, r: int, stride: int, i: int) -> int:
     """Word address of the i-th oldest tile of the ring at `r`."""
     position = (cx.slots[r + RING_SPAN] >> 32) + i
@@ -59,7 +59,7 @@ def tile_at(cx: Context, r: int, stride: int, i: int) -> int:
     return (cx.slots[r + RING_BLOCK] >> 6) * UNIT + position * stride
 
 
-@kernel
+@inlined
 def lower_bound(cx: Context, r: int, stride: int, q: int) -> int:
     """How many tiles of the ring at `r` start before tile number q."""
     low = 0
@@ -73,7 +73,7 @@ def lower_bound(cx: Context, r: int, stride: int, q: int) -> int:
     return low
 
 
-@kernel
+@inlined
 def find_tile(cx: Context, slot: int, group: int, q: int) -> int:
     """Word address of tile q, or -1."""
     r = ring_of(cx, slot, group)
@@ -178,7 +178,7 @@ def drop_oldest(cx: Context, slot: int, group: int, n: int) -> None:
             _move(cx, r, stride, size_class)
 
 
-@kernel
+@inlined
 def mark_dirty(cx: Context, slot: int, group: int, address: int) -> None:
     """Note that a tile has something to persist."""
     if cx.pool[address] & 1 == 0:
@@ -187,7 +187,7 @@ def mark_dirty(cx: Context, slot: int, group: int, address: int) -> None:
         note_dirty(cx, slot)
 
 
-@kernel
+@inlined
 def note_dirty(cx: Context, slot: int) -> None:
     """Note that a key has something to persist."""
     s = slot * cx.width

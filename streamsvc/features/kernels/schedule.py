@@ -11,7 +11,7 @@ import numpy as np
 
 from streamsvc.columns import I64
 from streamsvc.features.kernels.context import Context, bind
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import (
     BUCKET,
     BUCKET_FREE,
@@ -37,7 +37,7 @@ def _home(instant: int, mask: int) -> int:
     return np.int64(h >> np.uint64(32)) & mask  # type: ignore[return-value]
 
 
-@kernel
+@inlined
 def due_of(cx: Context, slot: int) -> int:
     """When the key falls due, or NEVER if it is not scheduled."""
     bucket = cx.slots[slot * cx.width + BUCKET]

@@ -1,4 +1,4 @@
-"""The definition of f(k, t), evaluated directly over the raw events. Shares no code with the engine.
+"""The definition of f(k, t), evaluated over the raw events. Shares no code with the engine.
 
 Sums are exact fractions, so that the oracle has no rounding of its own.
 """

@@ -1,0 +1,137 @@
+"""What a state holds is bounded by what is alive, whatever has been through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamsvc.columns import BytesColumn, NumericColumn, strings
+from streamsvc.definitions.plan import Aggregate
+from streamsvc.features.engine import WindowState
+from streamsvc.features.memory import Growable
+from streamsvc.features.spec import WindowSpec
+from streamsvc.features.tile_batch import TileBatch
+
+AGGREGATES = [
+    Aggregate("mean_short", "v", "mean", 1_000, 100),
+    Aggregate("std_long", "v", "std", 5_000, 500),
+    Aggregate("last_long", "v", "last", 5_000, 500),
+]
+
+
+def new_state() -> WindowState:
+    return WindowState(WindowSpec.of(AGGREGATES, {"v": "float64"}))
+
+
+def apply(state: WindowState, keys: BytesColumn, at: Any) -> int:
+    n = len(keys)
+    at = np.broadcast_to(np.asarray(at, np.int64), n)
+    values = NumericColumn(np.arange(n, dtype=np.float64), np.ones(n, np.bool_))
+    return state.apply(keys, at, np.zeros(n, np.int64), np.arange(n), {"v": values})
+
+
+def free_units(state: WindowState) -> int:
+    tags = state._storage.state.tags
+    return int((1 << (tags[tags > 0].astype(np.int64) - 1)).sum())
+
+
+def test_churning_keys_leave_nothing_behind() -> None:
+    """Every key comes once. Lengths vary, so that blocks must be split and merged to be reused."""
+    state = new_state()
+    sizes = []
+    last_rows = 0
+    for step in range(120):
+        keys = strings([f"key-{step}-{i}-" + "x" * (i * step % 61) for i in range(500)])
+        apply(state, keys, 1_000_000 + step * 250 + np.arange(500) // 2)
+        state.emit()
+        last_rows += int((state.age().valid_until == 2**63 - 1).sum())
+        state.take_changed_tiles()
+        sizes.append(state.stats().bytes)
+    assert state.stats().keys + last_rows == 120 * 500
+    assert state.stats().keys <= 500 * 25
+    assert max(sizes[40:]) == sizes[39]
+    state.advance(10_000_000)
+    state.age()
+    assert (state.stats().keys, state.stats().tiles) == (0, 0)
+    assert free_units(state) == len(state._storage.state.tags)
+
+
+def test_ageing_without_emit_does_not_fill_the_queues() -> None:
+    state = new_state()
+    for step in range(50):
+        apply(state, strings([f"{step}-{i}" for i in range(100)]), 1_000_000 + step * 10_000)
+        state.age()
+    assert state.stats().keys == 100
+    assert state.n_changed == 100
+    assert len(state.emit()) == 100
+    assert len(state._storage.state.queue) < 1_000
+
+
+def test_an_evicted_key_gets_one_last_row() -> None:
+    state = new_state()
+    apply(state, strings(["a"]), [1_000])
+    state.emit()
+    state.advance(6_500)
+    rows = state.age()
+    assert rows.keys.to_bytes_list() == [b"a"]
+    assert {n: c.to_pylist() for n, c in rows.values.items()} == {
+        "last_long": [None],
+        "mean_short": [None],
+        "std_long": [None],
+    }
+    assert rows.as_of.tolist() == [6_500]
+    assert rows.valid_until.tolist() == [2**63 - 1]
+    assert len(state.age()) == 0
+    assert state.next_due_ms is None
+    batch = state.take_changed_tiles()
+    assert len(batch) == 0
+    again = new_state()
+    again.load(TileBatch.from_bytes(batch.to_bytes()))
+    assert again.clock_ms == batch.aged_ms == 6_500
+
+
+def test_a_burst_is_aged_in_slices() -> None:
+    state = new_state()
+    n = 20_000
+    ids = strings([f"k{i}" for i in range(n)])
+    apply(state, ids, 1_000_000)
+    assert len(state.emit()) == n
+    state.advance(1_001_100)
+    assert state.n_due == n
+    seen: list[bytes | None] = []
+    while state.n_due:
+        rows = state.age(3_000)
+        assert 0 < len(rows) <= 3_000
+        # Whatever is not aged yet is still owed after a restart.
+        assert state.take_changed_tiles().aged_ms == (1_001_099 if state.n_due else 1_001_100)
+        seen += rows.keys.to_bytes_list()
+    assert sorted(seen) == sorted(ids.to_bytes_list())  # type: ignore[type-var]
+
+
+def test_keys_longer_than_the_buffer() -> None:
+    state = new_state()
+    keys = [bytes([65 + i]) * (10_000 * i) for i in range(20)]
+    apply(state, strings(keys), 5_000)
+    assert state.emit().keys.to_bytes_list() == keys
+
+
+def test_expired_events_are_counted_and_change_nothing() -> None:
+    state = new_state()
+    assert apply(state, strings(["a", "b", "a"]), [10_000, 4_000, 4_499]) == 2
+    assert state.stats().expired == 2
+    assert state.emit().keys.to_bytes_list() == [b"a"]
+    assert state.n_changed == 0
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3)])
+def test_growable_keeps_its_content_across_sizes(shape: tuple[int, ...]) -> None:
+    growable = Growable(shape, np.int64)
+    growable.array[:] = 7
+    for n in (10, 1_000, 1 << 20, 3 << 20):
+        before = len(growable.array)
+        growable.grow(n)
+        assert growable.array.shape == (n, *shape[1:])
+        assert (growable.array[: min(before, 4)] == 7).all()
+        assert (growable.array[before:] == 0).all()

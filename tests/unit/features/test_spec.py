@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamsvc.columns import numeric, strings
+from streamsvc.definitions.plan import Aggregate
+from streamsvc.errors import DefinitionError, IntegrityError
+from streamsvc.features.engine import WindowState
+from streamsvc.features.spec import WindowSpec
+from streamsvc.features.tile_batch import TileBatch
+
+
+def test_every_mistake_is_named() -> None:
+    unknown: Any = "median"
+    with pytest.raises(DefinitionError) as error:
+        WindowSpec.of(
+            [
+                Aggregate("a", "nothing", "sum", 10, 1),
+                Aggregate("b", "name", "mean", 10, 1),
+                Aggregate("c", "x", unknown, 10, 1),
+                Aggregate("d", "x", "sum", 10, 0),
+            ],
+            {"x": "float64", "name": "string"},
+        )
+    assert [m[0] for m in error.value.mistakes] == ["a", "b", "c", "d"]
+    with pytest.raises(DefinitionError):
+        WindowSpec.of([], {})
+
+
+def test_types_follow_function_and_column() -> None:
+    functions: Any = ("count", "sum", "mean", "min", "std", "last")
+    types: Any = {"f": "float64", "i": "int64", "b": "bool"}
+    spec = WindowSpec.of(
+        [Aggregate(f"{fn}_{c}", c, fn, 10, 1) for fn in functions for c in types], types
+    )
+    assert [spec.types[f"{fn}_i"] for fn in functions] == [
+        "int64",
+        "int64",
+        "float64",
+        "int64",
+        "float64",
+        "int64",
+    ]
+    assert spec.types["min_b"] == spec.types["last_b"] == "bool"
+    assert spec.types["sum_b"] == "int64"
+    assert spec.types["sum_f"] == spec.types["last_f"] == "float64"
+
+
+def test_windows_of_one_hop_share_tiles_and_keep_only_what_is_asked() -> None:
+    spec = WindowSpec.of(
+        [
+            Aggregate("a", "x", "count", 10, 2),
+            Aggregate("b", "x", "mean", 60, 2),
+            Aggregate("c", "x", "last", 60, 5),
+        ],
+        {"x": "float64"},
+    )
+    assert spec.program.hop.tolist() == [2, 5]
+    # Header, count and sum; header, count and four words of the last value.
+    assert spec.program.stride.tolist() == [3, 6]
+
+
+def test_integers_beyond_2_53_stay_exact() -> None:
+    functions: Any = ("sum", "min", "max", "first", "last")
+    spec = WindowSpec.of([Aggregate(f, "x", f, 10, 1) for f in functions], {"x": "int64"})
+    state = WindowState(spec)
+    big = 2**60
+    state.apply(
+        strings(["k", "k", "k"]),
+        np.array([5, 3, 4]),
+        np.zeros(3, np.int64),
+        np.arange(3),
+        {"x": numeric([big + 1, big + 3, 1])},
+    )
+    values = {n: c.to_pylist() for n, c in state.emit().values.items()}
+    assert values == {
+        "first": [big + 3],
+        "last": [big + 1],
+        "max": [big + 3],
+        "min": [1],
+        "sum": [2 * big + 5],
+    }
+
+
+def test_ties_of_event_time_go_by_partition_then_offset() -> None:
+    functions: Any = ("first", "last")
+    spec = WindowSpec.of([Aggregate(f, "x", f, 10, 1) for f in functions], {"x": "int64"})
+    state = WindowState(spec)
+    state.apply(
+        strings(["k"] * 4),
+        np.full(4, 7),
+        np.array([1, 0, 1, 0]),
+        np.array([5, 9, 4, 2]),
+        {"x": numeric([1, 2, 3, 4])},
+    )
+    values = state.emit().values
+    assert values["first"].to_pylist() == [4]
+    assert values["last"].to_pylist() == [1]
+
+
+def test_a_column_of_another_type_is_refused() -> None:
+    spec = WindowSpec.of([Aggregate("a", "x", "sum", 10, 1)], {"x": "int64"})
+    one = np.array([1])
+    with pytest.raises(TypeError, match="'x' is float64"):
+        WindowState(spec).apply(strings(["k"]), one, one, one, {"x": numeric([1.5])})
+    with pytest.raises(TypeError, match="strings"):
+        WindowState(spec).apply(strings(["k"]), one, one, one, {"x": strings(["1"])})
+
+
+def test_a_batch_of_another_definition_is_refused() -> None:
+    one = np.array([1])
+    small = WindowSpec.of([Aggregate("a", "x", "sum", 10, 1)], {"x": "int64"})
+    large = WindowSpec.of([Aggregate("a", "x", "std", 10, 1)], {"x": "int64"})
+    state = WindowState(small)
+    state.apply(strings(["k"]), one, one, one, {"x": numeric([1])})
+    batch = state.take_changed_tiles()
+    with pytest.raises(IntegrityError, match="another definition"):
+        WindowState(large).load(batch)
+    with pytest.raises(IntegrityError, match="cut short"):
+        TileBatch.from_bytes(batch.to_bytes()[:-1])
+    with pytest.raises(IntegrityError, match="not a tile batch"):
+        TileBatch.from_bytes(b"")
