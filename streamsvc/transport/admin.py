@@ -72,6 +72,19 @@ class Admin:
             except _TopicExistsError:
                 continue
 
+    def topics(self) -> list[str]:
+        """Names of all topics but Kafka's own. Raises UnavailableError if no broker answers."""
+        try:
+            return sorted(
+                name
+                for name in self._client.list_topics(timeout=TIMEOUT_S).topics
+                if not name.startswith("__")
+            )
+        except KafkaException as error:
+            raise UnavailableError(
+                f"Kafka at {self._servers} did not answer: {error.args[0].str()}"
+            ) from error
+
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
         return len(self._describe(topic).partitions)

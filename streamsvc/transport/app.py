@@ -83,7 +83,7 @@ def create_app(
         broker_rebalance_timeout=60.0,
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_client_id=f"streamsvc-{app_id}",
-        # An empty id would make every worker the same static member, each throwing the last one out.
+        # An empty id would make all workers one static member, each throwing the last one out.
         consumer_group_instance_id=instance_id,
         # How soon partitions that were added to a topic are noticed.
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
@@ -129,6 +129,8 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
         for wait in waits:
             wait.cancel()
         await app.stop()
+        if app._consumer is not None:
+            await app._consumer.wait_closed()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     reason = app.crash_reason

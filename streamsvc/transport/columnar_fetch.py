@@ -19,6 +19,7 @@ import aiokafka.consumer.fetcher as stock
 import numpy as np
 from aiokafka import codec
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from streamsvc.columns import I64, U8
 from streamsvc.errors import ConfigurationError
@@ -59,7 +60,7 @@ class Columnar:
 
 
 def install() -> None:
-    """Makes `Columnar` work in this process; harmless when repeated.
+    """Makes `Columnar` work in this process, kernels compiled; harmless when repeated.
 
     Raises ConfigurationError for a version of aiokafka whose internals were not checked.
     """
@@ -69,6 +70,10 @@ def install() -> None:
             f"{SUPPORTED_AIOKAFKA}x. Install 'aiokafka>=0.14,<0.15', or set "
             "`Transport.columnar = False` for the slower public interface."
         )
+    # Here rather than in the first fetch, when the group already counts on this worker.
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1024)
+    builder.append(0, 0, b"", b"", [])
+    chunks_of_fetch("", 0, bytes(builder.build()), 0, [])
     stock.MemoryRecords = _RawRecords
     stock.PartitionRecords = _partition_records
 

@@ -126,6 +126,16 @@ class Consumer(stock.Consumer):
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def on_stop(self) -> None:
+        """Commits what is done, unless a crash has stopped the thread that would do it."""
+        if not self.crashed and not self._thread.should_stop:
+            await super().on_stop()
+
+    async def wait_closed(self) -> None:
+        """Waits until the consumer's thread has left the group, which a crash does not do."""
+        if self._thread._started.is_set():
+            await self._thread._shutdown.wait()
+
     # --- which topics are chunked ----------------------------------------------------------
 
     async def subscribe(self, topics: Iterable[str]) -> None:
