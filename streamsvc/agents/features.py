@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from faust.types import TP
@@ -19,27 +19,27 @@ from faust.types import TP
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.agents.flusher import Flusher, wall_ms
 from streamsvc.agents.holdings import Holdings
+from streamsvc.agents.intake import Intake
 from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.shuffle_sender import ShuffleSender
 from streamsvc.agents.topology import RunningView, Topology, prepare_topology
 from streamsvc.definitions.plan import Plan
+from streamsvc.features.rows import EntityRows
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
-from streamsvc.state.blocks import unpack_block
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.shuffle import Span, decode_shuffle
-from streamsvc.state.source import Events
+from streamsvc.state.shuffle import Span
 from streamsvc.store.client import connect
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.transport.app import create_app, serve
-from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["FeatureWorker", "run"]
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 class FeatureWorker:
@@ -85,7 +85,7 @@ class FeatureWorker:
         }
         self._progress_written: dict[ProgressKey, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._generation = -1
+        self._intake = Intake(topology, self._holdings, self._dead, self._offer)
         self._wire()
 
     # --- wiring ----------------------------------------------------------------------------
@@ -139,10 +139,7 @@ class FeatureWorker:
             error = error.exceptions[0]
         if self.app.crash_reason is None:
             log.error("worker_stops", error=str(error), kind=type(error).__name__)
-            self._spawn_once(self.app.crash(error))
-
-    def _spawn_once(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._crash = asyncio.get_running_loop().create_task(coroutine)
+            self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
 
     async def _stop(self) -> None:
         """A clean stop: what was read is shuffled, written and committed first."""
@@ -161,16 +158,13 @@ class FeatureWorker:
 
     async def _resume_from(self, assignment: frozenset[Any]) -> Mapping[Any, int]:
         """Take over what is new, let go what is gone; where to read each partition from."""
-        loop = asyncio.get_running_loop()
         # Chunks of an earlier assignment that are still on their way are void: the positions below
         # start where their predecessors ended, so they will be read again.
-        self._generation = self.app.consumer_generation_id
-        for partition in self._holdings.release(assignment):
+        self._intake.generation = self.app.consumer_generation_id
+        for partition in await self._on_engine(lambda: self._holdings.release(assignment)):
             self._ledger.drop(partition)
         with self.metrics.restore.time():
-            taken = await self._holdings.take(
-                assignment, lambda call: loop.run_in_executor(self._engine, call)
-            )
+            taken = await self._holdings.take(assignment, self._on_engine)
         if taken:
             log.info("partitions_taken_over", count=taken, owner=self.owner)
         offsets = self._holdings.resume_offsets(assignment)
@@ -183,55 +177,25 @@ class FeatureWorker:
 
     async def _on_source(self, delivery: Delivery) -> None:
         chunk = delivery.chunk
-        loop = asyncio.get_running_loop()
-        topic = chunk.topic
-        events = await loop.run_in_executor(self._engine, self._ingest, chunk)
-        if events is None:
-            return
-        self.metrics.events.labels(topic).inc(len(chunk))
-        self._ledger.add((topic, chunk.partition), chunk.next_offset, delivery.ack)
+        if await self._on_engine(lambda: self._intake.events(chunk, wall_ms())):
+            self.metrics.events.labels(chunk.topic).inc(len(chunk))
+            self._taken(delivery)
+
+    async def _on_shuffle(self, delivery: Delivery) -> None:
+        if await self._on_engine(lambda: self._intake.shuffled(delivery.chunk, wall_ms())):
+            self._taken(delivery)
+
+    def _taken(self, delivery: Delivery) -> None:
+        chunk = delivery.chunk
+        self._ledger.add((chunk.topic, chunk.partition), chunk.next_offset, delivery.ack)
         self._flusher.wake()
 
-    def _ingest(self, chunk: Chunk) -> Events | None:
-        """On the engine thread: decode, judge, apply to direct views, offer to shuffled ones."""
-        source = self._holdings.sources.get((chunk.topic, chunk.partition))
-        if source is None or chunk.generation != self._generation:
-            return None
-        unread = source.unread(chunk)
-        if unread is None:
-            return None
-        now = wall_ms()
-        chunk = unread
-        events = source.read(chunk)
-        appended = int(chunk.timestamps.min()) if len(chunk) else 0
-        for running in self.topology.direct(chunk.topic):
-            held = self._holdings.views.get((running.view.name, chunk.partition))
-            if held is None or held[1].applied >= events.end:
-                continue
-            rows, rejects = events.rows_for(running.view, held[1].applied)
-            events.rejects.extend(rejects)
-            held[1].apply_events(events, rows, now, appended)
-        for running in self.topology.shuffled(chunk.topic):
-            since = self._holdings.offered.get((running.view.name, chunk.partition), 0)
-            if since >= events.end:
-                continue
-            rows, rejects = events.rows_for(running.view, since)
-            events.rejects.extend(rejects)
-            span = Span(
-                chunk.partition,
-                max(since, events.start),
-                events.end,
-                events.clock.ms,
-                events.clock.driven,
-                appended,
-            )
-            progress = Progress(events.end, events.watermark, events.clock.ms, events.clock.driven)
-            self._holdings.offered[(running.view.name, chunk.partition)] = events.end
-            sender = self._senders[running.view.name]
-            self._loop.call_soon_threadsafe(sender.offer, rows, span, progress)
-        if events.rejects:
-            self._dead.offer(chunk, events.rejects)
-        return events
+    def _on_engine(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        return self._loop.run_in_executor(self._engine, call)
+
+    def _offer(self, view: str, rows: EntityRows, span: Span, progress: Progress) -> None:
+        sender = self._senders[view]
+        self._loop.call_soon_threadsafe(sender.offer, rows, span, progress)
 
     def _read_positions(self, now_ms: int) -> dict[tuple[str, int], ReadPosition]:
         """How far our source partitions are read, and until when that was all there was.
@@ -253,29 +217,6 @@ class FeatureWorker:
             return None
         return end
 
-    async def _on_shuffle(self, delivery: Delivery) -> None:
-        chunk = delivery.chunk
-        loop = asyncio.get_running_loop()
-        if await loop.run_in_executor(self._engine, self._apply_shuffled, chunk):
-            self._ledger.add((chunk.topic, chunk.partition), chunk.next_offset, delivery.ack)
-            self._flusher.wake()
-
-    def _apply_shuffled(self, chunk: Chunk) -> bool:
-        """On the engine thread: the rows of every record in the chunk, in order."""
-        view = self.topology.reader_of(chunk.topic).view.name
-        held = self._holdings.views.get((view, chunk.partition))
-        if held is None or chunk.generation != self._generation:
-            return False
-        partition = held[1]
-        if chunk.next_offset <= partition.applied:
-            return True
-        values = [
-            chunk.value(i) for i in range(len(chunk)) if chunk.offsets[i] >= partition.applied
-        ]
-        arrived = [decode_shuffle(unpack_block(value)) for value in values if value is not None]
-        partition.apply_shuffled(arrived, chunk.next_offset, wall_ms())
-        return True
-
     # --- durability ------------------------------------------------------------------------
 
     async def _committed(self) -> None:
@@ -296,11 +237,9 @@ class FeatureWorker:
             await (await self._producer.send(self.topology.topics.progress, 0, records))
         for held_partition, offset in durable.items():
             self._ledger.release(held_partition, offset)
-        for running, held in self._partitions():
-            stats = held.state.stats()
-            self.metrics.keys.labels(running.view.name).set(stats.keys)
-            self.metrics.tiles.labels(running.view.name).set(stats.tiles)
-            self.metrics.bytes.labels(running.view.name).set(stats.bytes)
+        self.metrics.show_state(
+            [(each.view.name, held.state.stats()) for each, held in self._partitions()]
+        )
 
 
 async def run(settings: Settings, plan: Plan, instance_id: str | None = None) -> None:

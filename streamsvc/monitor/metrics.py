@@ -6,6 +6,8 @@ views, services, reasons; never an entity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,6 +15,8 @@ from prometheus_client import (
     Histogram,
     start_http_server,
 )
+
+from streamsvc.features.engine import EngineStats
 
 __all__ = ["FeatureMetrics", "ScoringMetrics", "serve_metrics"]
 
@@ -52,6 +56,20 @@ class FeatureMetrics:
         )
         self.flush = self._histogram("flush_seconds", "One cut, its store writes and markers")
         self.restore = self._histogram("restore_seconds", "Restoring state after an assignment")
+
+        self._expired_seen: dict[str, int] = {}
+
+    def show_state(self, partitions: Sequence[tuple[str, EngineStats]]) -> None:
+        """Sizes of the state, summed over the partitions of each view, and what has expired."""
+        for view in {view for view, _ in partitions}:
+            stats = [s for name, s in partitions if name == view]
+            self.keys.labels(view).set(sum(s.keys for s in stats))
+            self.tiles.labels(view).set(sum(s.tiles for s in stats))
+            self.bytes.labels(view).set(sum(s.bytes for s in stats))
+            # The count of a partition starts anew when it comes back after a rebalance.
+            expired = sum(s.expired for s in stats)
+            self.expired.labels(view).inc(max(0, expired - self._expired_seen.get(view, 0)))
+            self._expired_seen[view] = expired
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"streamsvc_{name}", text, labels, registry=self.registry)
