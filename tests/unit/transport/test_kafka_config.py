@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from faust import SASLCredentials
+
+from streamsvc.errors import ConfigurationError
+from streamsvc.settings import Settings
+from streamsvc.transport.kafka_config import (
+    aiokafka_config,
+    broker_urls,
+    faust_credentials,
+    librdkafka_config,
+)
+
+SASL = {
+    "kafka_sasl_mechanism": "SCRAM-SHA-512",
+    "kafka_sasl_username": "u",
+    "kafka_sasl_password": "p",
+}
+
+
+def test_plaintext():
+    settings = Settings(kafka_bootstrap_servers="a:1, b:2")
+    assert broker_urls(settings) == ["streamsvc://a:1", "streamsvc://b:2"]
+    assert aiokafka_config(settings)["bootstrap_servers"] == ["a:1", "b:2"]
+    assert aiokafka_config(settings)["security_protocol"] == "PLAINTEXT"
+    assert faust_credentials(settings) is None
+    assert librdkafka_config(settings)["security.protocol"] == "PLAINTEXT"
+
+
+def test_sasl_reaches_every_client():
+    settings = Settings(**SASL)
+    aio, rd, faust = (f(settings) for f in (aiokafka_config, librdkafka_config, faust_credentials))
+    assert (aio["security_protocol"], rd["security.protocol"]) == ("SASL_PLAINTEXT",) * 2
+    assert (aio["sasl_plain_username"], aio["sasl_plain_password"]) == ("u", "p")
+    assert (rd["sasl.username"], rd["sasl.password"]) == ("u", "p")
+    assert isinstance(faust, SASLCredentials)
+    assert (faust.username, faust.password) == ("u", "p")
+    assert aio["sasl_mechanism"] == rd["sasl.mechanism"] == faust.mechanism.value
+
+
+def test_tls_keeps_paths_for_librdkafka(tmp_path):
+    settings = Settings(
+        kafka_ssl_ca=tmp_path / "ca.pem",
+        kafka_ssl_cert=tmp_path / "cert.pem",
+        kafka_ssl_key=tmp_path / "key.pem",
+        kafka_ssl_key_password="secret",
+        **SASL,
+    )
+    config = librdkafka_config(settings)
+    assert config["security.protocol"] == "SASL_SSL"
+    assert config["ssl.ca.location"] == str(tmp_path / "ca.pem")
+    assert config["ssl.certificate.location"] == str(tmp_path / "cert.pem")
+    assert config["ssl.key.location"] == str(tmp_path / "key.pem")
+    assert config["ssl.key.password"] == "secret"
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_certificate_that_cannot_be_read_names_the_settings(tmp_path, content):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    for client in (aiokafka_config, faust_credentials):
+        with pytest.raises(ConfigurationError, match="kafka_ssl_ca"):
+            client(Settings(kafka_ssl_ca=path))
