@@ -119,13 +119,13 @@ def _result_type(a: Aggregate, column: FieldType) -> FieldType:
 
 def _mask(functions: set[str], kind: int) -> int:
     mask = 0
-    moments = bool(functions & {"std", "var"})
     if "sum" in functions:
         mask |= HAS_SUM if kind == FLOATS else HAS_INT_SUM
-    if moments:
-        mask |= HAS_MOMENTS
-    elif "mean" in functions:
+    if "mean" in functions:
+        # Not the running mean of the moments: a sum of whole numbers is the same in any order.
         mask |= HAS_SUM
+    if functions & {"std", "var"}:
+        mask |= HAS_MOMENTS
     for name, bit in (
         ("min", HAS_MIN),
         ("max", HAS_MAX),

@@ -173,10 +173,9 @@ def _fold_entry(  # noqa: PLR0912, PLR0915
             if at_last >= 0 and count == 0:
                 last = cx.pool[tile + at_last + 3]
             count += n
-        if at_moments < 0:
-            mean = total / count if count > 0 else 0.0
+        average = total / count if count > 0 else 0.0
         sums = Sums(
-            count, int_sum, total, mean, squares, low, high, low_float, high_float, first, last
+            count, int_sum, total, average, squares, low, high, low_float, high_float, first, last
         )
         run = cx.entries[e + RUN] + w - w0
         for o in range(cx.first_output[run], cx.first_output[run + 1]):
