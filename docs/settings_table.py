@@ -20,7 +20,7 @@ repo. Later sources win: these defaults, the endpoints of the local stack (`stre
 `streamsvc.toml` in the repo directory (`kafka_bootstrap_servers = "broker:9092"`), environment
 variables. An unknown key is an error that suggests the nearest one.
 
-What belongs to one FeatureService (request topic, model, deadline, freshness wait, default score) is
+What belongs to one FeatureService (request topic, model, deadline, freshness wait, default) is
 no setting: its `ScoringRoute` declares it.
 
 | variable | default | meaning |
