@@ -145,11 +145,10 @@ class FeatureWorker:
         """A clean stop: what was read is shuffled, written and committed first."""
         for sender in self._senders.values():
             await sender.drained()
-        await self._flusher.flush(self._partitions(), self._dead.flush)
-        await self._committed()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._flusher.flush_and_commit(self._partitions(), self._dead.flush, self._committed)
         await self._producer.stop()
         self._engine.shutdown()
         self._network.shutdown()

@@ -80,7 +80,7 @@ class Flusher:
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
         self._wake = asyncio.Event()
-        self._lock = asyncio.Lock()
+        self._markers_at = 0
 
     def wake(self) -> None:
         """Something was applied: flush as soon as the last flush is done."""
@@ -92,51 +92,75 @@ class Flusher:
         before_commit: Callable[[], Awaitable[None]],
         committed: Callable[[], Awaitable[None]],
     ) -> None:
-        """Flush until cancelled, with the two callbacks around each round of commits."""
-        commit_at = wall_ms() + self._settings.commit_interval_ms
-        pause_s = self._settings.flush_interval_ms / 1_000
-        while True:
-            # When it is quiet, rows still age, and markers confirm that nothing is unread.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_MARKER_MS / 1_000)
-            self._wake.clear()
-            commit = wall_ms() >= commit_at
-            await self.flush(partitions(), before_commit if commit else None)
-            if commit:
-                await committed()
-                commit_at = wall_ms() + self._settings.commit_interval_ms
-            if pause_s:
-                await asyncio.sleep(pause_s)
+        """Flush until cancelled, with the two callbacks around each round of commits.
 
-    async def flush(
+        Rows go on being written while a commit is on its way to the changelog; the next commit
+        waits for it.
+        """
+        interval_ms = self._settings.commit_interval_ms
+        pause_s = self._settings.flush_interval_ms / 1_000
+        commit_at = wall_ms() + interval_ms
+        commit: asyncio.Task[None] | None = None
+        try:
+            while True:
+                # When it is quiet, rows still age, and markers confirm that nothing is unread.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), IDLE_MARKER_MS / 1_000)
+                self._wake.clear()
+                if commit is not None and commit.done():
+                    commit.result()
+                    commit = None
+                due = commit is None and wall_ms() >= commit_at
+                prepared = await self._flush(partitions(), commit=due)
+                if due:
+                    commit_at = wall_ms() + interval_ms
+                    commit = asyncio.create_task(self._commit(prepared, before_commit, committed))
+                if pause_s:
+                    await asyncio.sleep(pause_s)
+        finally:
+            if commit is not None:
+                commit.cancel()
+
+    async def flush_and_commit(
         self,
         partitions: list[tuple[RunningView, ViewPartition]],
-        before_commit: Callable[[], Awaitable[None]] | None = None,
+        before_commit: Callable[[], Awaitable[None]],
+        committed: Callable[[], Awaitable[None]],
     ) -> None:
-        """One cut of these partitions, with their state if `before_commit` is given.
+        """Make everything durable. Returns once it is; `run` must have been cancelled before."""
+        prepared = await self._flush(partitions, commit=True)
+        await self._commit(prepared, before_commit, committed)
 
-        That is awaited between the rows and the changelog. Returns once all is durable.
-        """
+    async def _flush(
+        self, partitions: list[tuple[RunningView, ViewPartition]], *, commit: bool
+    ) -> list[_Prepared]:
         loop = asyncio.get_running_loop()
-        async with self._lock:
-            with self._metrics.flush.time():
-                prepared, positions = await loop.run_in_executor(
-                    self._engine, self._prepare, partitions, before_commit is not None, wall_ms()
-                )
-                await loop.run_in_executor(self._network, self._write, prepared, positions)
-            if before_commit is None:
-                return
-            await before_commit()
-            acks: list[Awaitable[int | None]] = []
-            for each in prepared:
-                if each.commit:
-                    records = [(None, value, ()) for value in each.commit]
-                    topic, partition = each.running.changelog, each.cut.partition
-                    acks.append(await self._producer.send(topic, partition, records))
-                    view = each.running.view.name
-                    self._metrics.commits.labels(view).inc()
-                    self._metrics.commit_bytes.labels(view).inc(sum(map(len, each.commit)))
-            await asyncio.gather(*acks)
+        with self._metrics.flush.time():
+            prepared, positions = await loop.run_in_executor(
+                self._engine, self._prepare, partitions, commit, wall_ms()
+            )
+            await loop.run_in_executor(self._network, self._write, prepared, positions)
+        return prepared
+
+    async def _commit(
+        self,
+        prepared: list[_Prepared],
+        before: Callable[[], Awaitable[None]],
+        committed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Append the state of a flush whose rows are written; then tell that it is durable."""
+        await before()
+        acks: list[Awaitable[int | None]] = []
+        for each in prepared:
+            if each.commit:
+                records = [(None, value, ()) for value in each.commit]
+                topic, partition = each.running.changelog, each.cut.partition
+                acks.append(await self._producer.send(topic, partition, records))
+                view = each.running.view.name
+                self._metrics.commits.labels(view).inc()
+                self._metrics.commit_bytes.labels(view).inc(sum(map(len, each.commit)))
+        await asyncio.gather(*acks)
+        await committed()
 
     def _prepare(
         self,
@@ -146,10 +170,16 @@ class Flusher:
     ) -> tuple[list[_Prepared], dict[tuple[str, int], ReadPosition]]:
         """On the engine thread, where nothing else touches the state."""
         positions = self._read_positions(now_ms)
+        # Markers of partitions in which nothing happens only have to tell the time now and then.
+        refresh = now_ms >= self._markers_at + IDLE_MARKER_MS
+        if refresh:
+            self._markers_at = now_ms
         prepared = []
         for running, partition in partitions:
             partition.tick(now_ms)
             due = commit and partition.uncommitted
+            if not (refresh or due or partition.unflushed):
+                continue
             appended_ms = partition.take_oldest_appended_ms()
             cut = partition.cut(commit=due)
             rows = tuple(

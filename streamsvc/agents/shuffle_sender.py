@@ -16,7 +16,7 @@ import numpy as np
 
 from streamsvc.agents.topology import RunningView
 from streamsvc.columns import BytesColumn, concat
-from streamsvc.features.rows import EntityRows, column_types
+from streamsvc.features.rows import NO_ROWS, EntityRows, column_types
 from streamsvc.state.progress import Progress
 from streamsvc.state.shuffle import Span, encode_shuffle
 from streamsvc.transport.producer import BatchProducer
@@ -105,14 +105,13 @@ class ShuffleSender:
             spans[offer.span.partition] = (
                 offer.span if earlier is None else earlier.then(offer.span)
             )
-        return encode_shuffle(
-            _concatenated([o.rows for o in offers], self._types), list(spans.values()), self._groups
-        )
+        rows = _concatenated([o.rows for o in offers if len(o.rows)], self._types)
+        return encode_shuffle(rows, list(spans.values()), self._groups)
 
 
 def _concatenated(parts: list[EntityRows], types: Mapping[str, str]) -> EntityRows:
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) <= 1:
+        return parts[0] if parts else NO_ROWS
     keys = concat([p.keys for p in parts], "string")
     assert isinstance(keys, BytesColumn)
     return EntityRows(

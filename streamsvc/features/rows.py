@@ -17,7 +17,7 @@ from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.events.frames import from_frame, kept_rows, to_frame
 from streamsvc.events.wire import Reject
 
-__all__ = ["EntityRows", "column_types", "entity_rows"]
+__all__ = ["NO_ROWS", "EntityRows", "column_types", "entity_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,17 @@ class EntityRows:
             self.offset[rows],
             {name: column.take(rows) for name, column in self.columns.items()},
         )
+
+
+_EMPTY = np.empty(0, np.int64)
+NO_ROWS = EntityRows(
+    BytesColumn(np.empty(0, np.uint8), _EMPTY, _EMPTY, np.empty(0, np.bool_)),
+    _EMPTY,
+    _EMPTY,
+    _EMPTY,
+    {},
+)
+"""What is left of a chunk that holds nothing for a view; it has no columns either."""
 
 
 def column_types(view: View) -> dict[str, FieldType]:

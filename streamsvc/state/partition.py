@@ -67,6 +67,7 @@ class ViewPartition:
         self._clock_wall_ms = 0
         self._ageing_from = 0
         self._appended_ms = 0
+        self._flushed = -1
         self.committed = -1
         """Input offset of the last commit, -1 before the first."""
 
@@ -173,6 +174,11 @@ class ViewPartition:
         return due is not None and not self.catching_up and due <= self.state.clock_ms
 
     @property
+    def unflushed(self) -> bool:
+        """Whether a cut would hold rows, or a marker that promises more than the last one."""
+        return self.applied != self._flushed or self.state.n_changed > 0 or self.ageing_due
+
+    @property
     def uncommitted(self) -> bool:
         """Whether anything was applied since the last commit."""
         return self.applied != self.committed
@@ -187,6 +193,7 @@ class ViewPartition:
         limit = None if self._clock.driven else AGEING_SLICE
         if self.ageing_due:
             emissions.append(self.state.age(limit))
+        self._flushed = self.applied
         return Cut(
             partition=self.partition,
             incarnation=self.incarnation,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from streamsvc.columns import I64, U8, BytesColumn, Column, NumericColumn
 from streamsvc.entity_keys import murmur2
-from streamsvc.features.rows import EntityRows
+from streamsvc.features.rows import NO_ROWS, EntityRows
 from streamsvc.state.blocks import Block, columns_from_arrays, columns_to_arrays, pack_block
 
 __all__ = ["Arrived", "Span", "compact", "decode_shuffle", "encode_shuffle"]
@@ -64,6 +64,9 @@ class Arrived:
 
 def encode_shuffle(rows: EntityRows, spans: Sequence[Span], groups: int) -> list[bytes]:
     """One record value for each key group, in order."""
+    meta = {"spans": [astuple(span) for span in spans]}
+    if not len(rows):
+        return [pack_block("rows", meta, {})] * groups
     group = murmur2(rows.keys) % groups
     order = np.argsort(group, kind="stable")
     cuts = np.searchsorted(group[order], np.arange(groups + 1))
@@ -77,7 +80,6 @@ def encode_shuffle(rows: EntityRows, spans: Sequence[Span], groups: int) -> list
         name: compact(c, order) if isinstance(c, BytesColumn) else c.take(order)
         for name, c in rows.columns.items()
     }
-    meta = {"spans": [astuple(span) for span in spans]}
     records = []
     for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
         if low == high:
@@ -99,7 +101,7 @@ def decode_shuffle(block: Block) -> Arrived:
     """The rows and spans of one record; without rows all columns are empty."""
     spans = tuple(Span(*span) for span in block.meta["spans"])
     if "event_time" not in block.arrays:
-        return Arrived(spans, _NO_ROWS)
+        return Arrived(spans, NO_ROWS)
     keys = columns_from_arrays({k: v for k, v in block.arrays.items() if k.startswith("keys/")}, "")
     key_column = keys["keys"]
     assert isinstance(key_column, BytesColumn)
@@ -136,13 +138,3 @@ def _gather(data: U8, start: I64, length: I64, out: U8) -> None:
         for j in range(length[i]):
             out[p] = data[s + j]
             p += 1
-
-
-_EMPTY = np.empty(0, np.int64)
-_NO_ROWS = EntityRows(
-    BytesColumn(np.empty(0, np.uint8), _EMPTY, _EMPTY, np.empty(0, np.bool_)),
-    _EMPTY,
-    _EMPTY,
-    _EMPTY,
-    {},
-)

@@ -17,7 +17,7 @@ from streamsvc.entity_keys import key_text, murmur2
 from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK, judge
 from streamsvc.events.wire import Clocks, Reject, find_clocks
-from streamsvc.features.rows import EntityRows, entity_rows
+from streamsvc.features.rows import NO_ROWS, EntityRows, entity_rows
 from streamsvc.transport.chunk import Chunk
 
 __all__ = ["Events", "SourceClock", "SourcePartition"]
@@ -52,6 +52,8 @@ class Events:
     def rows_for(self, view: View, since: int) -> tuple[EntityRows, list[Reject]]:
         """The view's rows at or after a source offset, and the records it refuses."""
         rows = np.flatnonzero(self.accepted & (self.offset >= since))
+        if not len(rows):
+            return NO_ROWS, []
         found, rejects = entity_rows(
             view, self.columns, self.event_time, self.partition, self.offset, rows
         )

@@ -72,7 +72,7 @@ steps = st.lists(
 @given(steps)
 def test_restoring_is_exact(actions):
     log: list[bytes] = []
-    owner, zombie = Owner("o0", log), None
+    owner, zombie = Owner("first", log), None
     durable = 0
     for i, (action, n) in enumerate(actions):
         if action == "apply":
