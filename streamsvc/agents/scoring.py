@@ -112,7 +112,7 @@ class ScoringWorker:
         )
         self._producer = BatchProducer(settings, on_failure=self._fatal)
         self._batches: Batches[tuple[Scored, Outgoing]] = Batches(
-            self._score, self._publish, self._fatal, 2 * settings.max_inflight_batches
+            self._score, self._publish, self._fatal, settings.max_inflight_batches
         )
         self.app = create_app(
             settings,
@@ -191,6 +191,7 @@ class ScoringWorker:
             self._pipeline.ladder.names,
             scored,
             Clock().wall_ms(),
+            dead_letters_sent=self._target.sends_dead_letters,
         )
 
     def _fatal(self, error: BaseException) -> None:

@@ -20,13 +20,16 @@ def count_batch(
     rungs: Sequence[str | None],
     scored: Scored,
     now_ms: int,
+    *,
+    dead_letters_sent: bool,
 ) -> None:
     """Count a batch whose predictions are acknowledged; `rungs` names the fallbacks by step."""
     rejected = 0
     for chunk, rejects in scored.rejects:
         rejected += len(rejects)
-        for reject in rejects:
-            metrics.dead_letters.labels(chunk.topic, reject.reason).inc()
+        if dead_letters_sent:
+            for reject in rejects:
+                metrics.dead_letters.labels(chunk.topic, reject.reason).inc()
     n = len(scored.requests)
     metrics.requests.labels(service).inc(n + rejected)
     if not n:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from streamsvc.columns import I64
 from streamsvc.definitions.plan import BatchView, FeatureRef, OnDemandView, Plan, Service, View
 from streamsvc.errors import ConfigurationError
 from streamsvc.store.row import RowLayout
 
-__all__ = ["ServiceInputs", "ViewInput", "service_inputs"]
+__all__ = ["Block", "ServiceInputs", "ViewInput", "service_inputs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +34,18 @@ class ViewInput:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """The features of one stored view that the model takes as they are."""
+
+    view: str
+    features: tuple[str, ...]
+    columns: I64
+    """Where each of them stands in the model's matrix."""
+    counts: I64
+    """Which of them, by position in `features`, are 0 for an entity without a row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ServiceInputs:
     """Everything between a request and the model's input matrix."""
 
@@ -39,6 +54,8 @@ class ServiceInputs:
     on_demand: tuple[OnDemandView, ...]
     columns: tuple[FeatureRef, ...]
     """The model's own order: column j of the matrix."""
+    blocks: tuple[Block, ...]
+    """Every stored feature among `columns`, by view."""
     entity_fields: Mapping[str, str]
     """Join key -> request field, sorted by join key: what a prediction names its entity by."""
 
@@ -66,13 +83,26 @@ def service_inputs(plan: Plan, service: Service, features: Sequence[str]) -> Ser
     by_name: dict[str, View | BatchView] = {view.name: view for view in plan.views}
     by_name |= {view.name: view for view in plan.batch_views}
     views = [by_name[name] for name in sorted(stored)]
+    inputs = tuple(_view_input(view, keys) for view in views)
     join_keys = {key.name for view in views for key in view.join_keys}
     return ServiceInputs(
         service=service.name,
-        views=tuple(_view_input(view, keys) for view in views),
+        views=inputs,
         on_demand=on_demand,
         columns=columns,
+        blocks=tuple(_block(view, columns) for view in inputs if view.name in wanted),
         entity_fields={key: keys.get(key, key) for key in sorted(join_keys)},
+    )
+
+
+def _block(view: ViewInput, columns: Sequence[FeatureRef]) -> Block:
+    mine = [(j, ref.feature) for j, ref in enumerate(columns) if ref.view == view.name]
+    features = tuple(feature for _, feature in mine)
+    return Block(
+        view.name,
+        features,
+        np.array([j for j, _ in mine], np.int64),
+        np.flatnonzero([feature in view.counts for feature in features]),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numba import njit
 
 from streamsvc.columns import I64
 from streamsvc.store.markers import Marker
@@ -175,11 +176,33 @@ def _grouped(
     if not len(state):
         return (), state
     width = int(source.max()) + 1
-    codes, inverse = np.unique(state * width + source, return_inverse=True)
-    most = np.full(len(codes), np.iinfo(np.int64).min)
-    np.maximum.at(most, inverse, required)
+    codes, most, group = _greatest(state * width + source, required)
     needs = tuple(
         Need(MarkerId(view, code // width), topic, code % width, greatest)
         for code, greatest in zip(codes.tolist(), most.tolist(), strict=True)
     )
-    return needs, inverse.astype(np.int64)
+    return needs, group
+
+
+@njit(cache=True, nogil=True)
+def _greatest(codes: I64, values: I64) -> tuple[I64, I64, I64]:
+    """The distinct codes, the greatest value of each, and which of them each row has.
+
+    Codes are few (state partitions times source partitions), so a linear search beats sorting.
+    """
+    distinct = np.empty(len(codes), np.int64)
+    most = np.empty(len(codes), np.int64)
+    group = np.empty(len(codes), np.int64)
+    found = 0
+    for i in range(len(codes)):
+        g = 0
+        while g < found and distinct[g] != codes[i]:
+            g += 1
+        if g == found:
+            distinct[g] = codes[i]
+            most[g] = values[i]
+            found += 1
+        elif values[i] > most[g]:
+            most[g] = values[i]
+        group[i] = g
+    return distinct[:found], most[:found], group

@@ -8,7 +8,7 @@ One record is one Arrow IPC stream with one batch. Columns:
     position.<view>                struct {incarnation, offset, as_of_ms} of int64; -1 without a row
     features                       fixed-size list of float32, in the model's order
     score                          float32
-    model_version, variant, fallback   dictionary-encoded strings; fallback is null for the model
+    model_version, variant, fallback   string; fallback is null for the model server
 
 The schema's metadata names `service`, `model` and, as a JSON list, `features`.
 """
@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from streamsvc.columns import BytesColumn, Column
 from streamsvc.scoring.records import VARIANT, Predictions
@@ -58,8 +57,7 @@ def _batch(
 ) -> pa.RecordBatch:
     import pyarrow as pa
 
-    n = len(p)
-    columns: dict[str, Any] = {"prediction_id": pa.array(ids, pa.binary()).cast(pa.string())}
+    columns: dict[str, Any] = {"prediction_id": pa.array(ids, pa.string())}
     for name, column in p.entity.items():
         columns[f"entity.{name}"] = _arrow(column)
     columns["request_time_ms"] = pa.array(p.request_time_ms)
@@ -73,9 +71,9 @@ def _batch(
         pa.array(vectors.matrix.reshape(-1)), vectors.matrix.shape[1]
     )
     columns["score"] = pa.array(p.score)
-    columns["model_version"] = _repeated(p.model_version, n)
-    columns["variant"] = _repeated(VARIANT, n)
-    columns["fallback"] = pa.array(p.fallback, pa.string()).dictionary_encode()
+    columns["model_version"] = pa.repeat(p.model_version, len(p))
+    columns["variant"] = pa.repeat(VARIANT, len(p))
+    columns["fallback"] = pa.array(p.fallback, pa.string())
     return pa.RecordBatch.from_arrays(
         list(columns.values()),
         schema=pa.schema(
@@ -99,12 +97,6 @@ def _arrow(column: Column) -> Any:
     if isinstance(column, BytesColumn):
         return pa.array(column.to_pylist(), pa.string())
     return pa.array(column.values, mask=~column.valid)
-
-
-def _repeated(text: str, n: int) -> Any:
-    import pyarrow as pa
-
-    return pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([text]))
 
 
 def _slices(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamsvc.columns import I64, Bools, BytesColumn, Column, Columns, NumericColumn
-from streamsvc.scoring.inputs import ServiceInputs, ViewInput
+from streamsvc.scoring.inputs import Block, ServiceInputs, ViewInput
 from streamsvc.scoring.model import F32
 from streamsvc.scoring.on_demand import run_on_demand
 from streamsvc.store.row import Rows
 
-__all__ = ["NO_ROW", "Position", "Vectors", "as_floats", "assemble"]
+__all__ = ["NO_ROW", "Position", "Vectors", "assemble"]
 
 NO_ROW = -1
 """Incarnation, offset and as_of in a position where the store held no row."""
@@ -75,8 +75,36 @@ class _ViewRows:
     present: Bools
     usable: Bools
 
+    def numbers(self, block: Block) -> F32:
+        """Features as float32, shape (n, features of the block); null is NaN.
+
+        Raises TypeError for text.
+        """
+        m, n, k = len(self.rows), len(self.at), len(block.features)
+        if not m:
+            values = np.full((n, k), np.nan, np.float32)
+        else:
+            stored = np.empty((m, k), np.float32)
+            null = np.empty((m, k), np.bool_)
+            with np.errstate(over="ignore"):  # beyond float32 is infinity
+                for i, feature in enumerate(block.features):
+                    column = self.rows.values[feature]
+                    if isinstance(column, BytesColumn):
+                        raise TypeError(
+                            f"{block.view}:{feature} is text, and a model takes numbers"
+                        )
+                    stored[:, i] = column.values
+                    np.logical_not(column.valid, null[:, i])
+            stored[null] = np.nan
+            values = stored[self.at]
+            values[~self.usable] = np.nan
+        if len(block.counts):
+            # An entity without a row has no event in any window: a count of 0 is what history says.
+            values[np.ix_(self.named & ~self.present, block.counts)] = 0
+        return values
+
     def column(self, feature: str) -> Column:
-        """A feature, one value per request."""
+        """A feature for an on-demand view, one value per request."""
         column = self.rows.values[feature]
         if isinstance(column, BytesColumn):
             if not len(column):
@@ -89,7 +117,6 @@ class _ViewRows:
             taken = column.take(self.at)
         valid = taken.valid & self.usable
         if feature in self.view.counts:
-            # An entity without a row has no event in any window: a count of 0 is what history says.
             unseen = self.named & ~self.present
             taken.values[unseen] = 0
             valid |= unseen
@@ -120,11 +147,11 @@ def assemble(
         for view in inputs.on_demand
     }
     matrix = np.empty((n, len(inputs.columns)), np.float32)
+    for block in inputs.blocks:
+        matrix[:, block.columns] = views[block.view].numbers(block)
     for j, ref in enumerate(inputs.columns):
         if ref.view in computed:
             matrix[:, j] = computed[ref.view].features[ref.feature]
-        else:
-            matrix[:, j] = as_floats(views[ref.view].column(ref.feature))
     as_of = np.full(n, NO_ROW, np.int64)
     stale = np.zeros(n, np.int64)
     positions = {}
@@ -145,14 +172,6 @@ def assemble(
         missing={name: int(np.count_nonzero(v.named & ~v.present)) for name, v in views.items()},
         failed={row: why for c in computed.values() for row, why in c.failed.items()},
     )
-
-
-def as_floats(column: Column) -> F32:
-    """A column as float32, null as NaN. Raises TypeError for text."""
-    if isinstance(column, BytesColumn):
-        raise TypeError("a model takes numbers; encode text in an on-demand view")
-    with np.errstate(over="ignore"):  # beyond float32 is infinity
-        return np.where(column.valid, column.values, np.nan).astype(np.float32)
 
 
 def _spread(view: ViewInput, rows: Rows, index: I64, request_time_ms: I64) -> _ViewRows:

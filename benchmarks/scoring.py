@@ -1,0 +1,381 @@
+"""Scoring worker: predictions/s through the model server, and latency from event to prediction.
+
+    python benchmarks/scoring.py throughput [--requests 300000]
+    python benchmarks/scoring.py latency [--rate 1000] [--seconds 15]
+
+All servers on the same machine; `model_repository` must be what Triton reads. 26 features of two
+windowed views (cards, shops) and one batch view, 50,000 cards. `throughput` scores a topic that is
+full already, with rows and markers as a feature worker leaves them. `latency` sends events that are
+requests at the same time, through a feature worker and a scoring worker: each prediction contains
+its own event. Every run compares scores with the booster in this process before it prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from streamsvc.columns import numeric, strings
+from streamsvc.definitions.plan import (
+    Aggregate,
+    AggregateFunction,
+    BatchView,
+    EventField,
+    EventSchema,
+    FeatureRef,
+    JoinKey,
+    Plan,
+    Route,
+    Service,
+    Source,
+    View,
+)
+from streamsvc.entity_keys import encode_entity_keys, murmur2
+from streamsvc.models.artifact import Golden, ModelCard
+from streamsvc.models.histogram import histogram
+from streamsvc.models.local_model import LocalModel
+from streamsvc.models.triton_repository import publish
+from streamsvc.scoring.served_log import read_served
+from streamsvc.settings import Settings, load_settings
+from streamsvc.store.client import connect
+from streamsvc.store.markers import Marker, write_marker
+from streamsvc.store.row import NEVER_MS, RowLayout
+from streamsvc.store.writer import FencedWriter
+from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.producer import BatchProducer
+from streamsvc.transport.reader import EARLIEST, read_to_end
+
+PARTITIONS = 4
+CARDS, SHOPS = 50_000, 500
+FUNCTIONS: tuple[AggregateFunction, ...] = ("count", "sum", "mean", "min", "max")
+
+
+def view(name: str, source: Source, key: JoinKey, windows: tuple[int, ...]) -> View:
+    aggregates = [
+        Aggregate(f"{f}_{w // 1000}s", "amount", f, w, w // 60) for w in windows for f in FUNCTIONS
+    ]
+    return View(
+        name=name,
+        source=source,
+        join_keys=(key,),
+        aggregates=tuple(sorted(aggregates, key=lambda a: a.feature)),
+        feature_types={
+            a.feature: "Int64" if a.function == "count" else "Float64" for a in aggregates
+        },
+        udf=None,
+        ttl_ms=None,
+        definition_hash="bench",
+    )
+
+
+def plan(tag: str) -> Plan:
+    fields = tuple(
+        EventField(n, (n,), t)  # type: ignore[arg-type]
+        for n, t in (("card", "string"), ("shop", "int64"), ("amount", "float64"), ("ts", "int64"))
+    )
+    source = Source(
+        "events", tag, EventSchema(fields, "ts", "ms"), 60_000, 10**15, "card", archive_path=None
+    )
+    views = (
+        view("cards", source, JoinKey("card", "string"), (600_000, 3_600_000, 86_400_000)),
+        view("shops", source, JoinKey("shop", "int64"), (600_000, 3_600_000)),
+    )
+    limits = BatchView(
+        "limits", (JoinKey("card", "string"),), ("limit",), {"limit": "Float64"}, None
+    )
+    refs = tuple(FeatureRef(v.name, f) for v in (*views, limits) for f in v.features)
+    route = Route(tag, tag, f"predictions.{tag}", deadline_ms=600_000, freshness_wait_ms=1_000)
+    return Plan(tag, (source,), views, (limits,), (), (Service(tag, refs, route, source),))
+
+
+def train(running: Plan, repository: Path) -> LocalModel:
+    import xgboost
+
+    features = [str(ref) for ref in running.services[0].features]
+    rng = np.random.default_rng(0)
+    matrix = rng.gamma(2, 30, (4_000, len(features))).astype(np.float32)
+    labels = matrix[:, 0] + matrix[:, -1] > 120
+    booster = xgboost.train(
+        {"objective": "binary:logistic", "max_depth": 6}, xgboost.DMatrix(matrix, labels), 100
+    )
+    nothing = histogram(matrix[:, 0])
+    card = ModelCard(
+        model=running.project,
+        version=1,
+        service=running.project,
+        features=features,
+        trained_from_ms=0,
+        trained_until_ms=1,
+        rows=len(matrix),
+        metrics={},
+        histograms={},
+        score=nothing,
+        golden=Golden([], []),
+    )
+    return LocalModel(publish(repository, card, bytes(booster.save_raw("ubj"))))
+
+
+def write_store(settings: Settings, running: Plan, *, windowed: bool) -> None:
+    client, now = connect(settings), time.time_ns() // 1_000_000
+    writer = FencedWriter(client, running.project)
+    for of in (*(running.views if windowed else ()), *running.batch_views):
+        n = SHOPS if of.name == "shops" else CARDS
+        ids = numeric(np.arange(n)) if of.name == "shops" else strings(names(np.arange(n)))
+        layout = RowLayout(dict(of.feature_types))
+        values = {f: numeric(np.arange(n) % (i + 50) + 0.5) for i, f in enumerate(of.features)}
+        as_of, until = np.full(n, now - 1_000), np.full(n, NEVER_MS)
+        writer.write(of.name, encode_entity_keys([ids]), layout.pack(values, 0, 0, as_of, until))
+    if windowed:
+        marker = Marker(1, {}, now + 3_600_000, now)
+        for of in running.views:
+            for p in range(settings.key_groups if of.shuffled else PARTITIONS):
+                write_marker(client, running.project, of.name, p, marker)
+
+
+def names(ids: np.ndarray) -> list[str]:
+    return [f"card-{i}" for i in ids.tolist()]
+
+
+async def fill(settings: Settings, topic: str, n: int) -> None:
+    rng = np.random.default_rng(1)
+    producer = BatchProducer(settings)
+    await producer.start()
+    home = murmur2(strings(names(np.arange(CARDS)))) % PARTITIONS
+    acks = []
+    for _ in range(0, n, 20_000):
+        cards, shops = rng.integers(0, CARDS, 20_000), rng.integers(0, SHOPS, 20_000)
+        now = time.time_ns() // 1_000_000
+        for p in range(PARTITIONS):
+            records = [
+                (b"card-%d" % c, event(c, s, now), ())
+                for c, s in zip(cards.tolist(), shops.tolist(), strict=True)
+                if home[c] == p
+            ]
+            acks.append(await producer.send(topic, p, records))
+    await asyncio.gather(*acks)
+    await producer.stop()
+
+
+def event(card: int, shop: int, ts: int) -> bytes:
+    return b'{"card":"card-%d","shop":%d,"amount":%d.25,"ts":%d}' % (card, shop, card % 90 + 1, ts)
+
+
+@contextmanager
+def worker(kind: str, tag: str) -> Iterator[int]:
+    """A worker process; the pid."""
+    with Path(f"/tmp/{tag}-{kind}.log").open("w") as log:
+        child = subprocess.Popen([sys.executable, __file__, "--child", kind, tag], stderr=log)
+        try:
+            yield child.pid
+            assert child.poll() is None, Path(log.name).read_text()[-3_000:]
+        finally:
+            child.terminate()
+            child.wait(30)
+    Path(log.name).unlink()
+
+
+async def predictions(settings: Settings, topic: str) -> list[dict[str, object]]:
+    found = []
+    async for chunk in read_to_end(settings, topic, dict.fromkeys(range(PARTITIONS), EARLIEST)):
+        for i in range(len(chunk)):
+            value = chunk.value(i)
+            assert value is not None
+            found.append(msgspec.json.decode(value))
+    return found
+
+
+async def verify(settings: Settings, running: Plan, model: LocalModel) -> int:
+    """One answer each, none of them from a fallback, all of them the booster's own."""
+    route = running.services[0].route
+    assert route is not None
+    found = await predictions(settings, route.predictions)
+    n = sum(Admin(settings).end_offsets(running.project).values())
+    assert len({p["prediction_id"] for p in found}) == n, len(found)
+    assert {p["fallback"] for p in found} == {None}
+    scores = {p["prediction_id"]: p["score"] for p in found}
+    topic, checked = f"served.{running.project}", 0
+    async for chunk in read_to_end(settings, topic, dict.fromkeys(range(PARTITIONS), EARLIEST)):
+        for i in range(len(chunk)):
+            value = chunk.value(i)
+            assert value is not None
+            batch = read_served(value)
+            matrix = batch["features"].flatten().to_numpy().reshape(len(batch), -1)
+            want = [scores[name] for name in batch["prediction_id"].to_pylist()]
+            np.testing.assert_allclose(model.predict(matrix), want, atol=1e-6)
+            checked += len(batch)
+    assert checked >= n, checked
+    return n
+
+
+def throughput(settings: Settings, n: int) -> str:
+    tag = f"bench-{uuid.uuid4().hex[:8]}"
+    running = plan(tag)
+    model = train(running, Path(settings.model_repository))
+    admin = Admin(settings)
+    admin.ensure([TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")])
+    write_store(settings, running, windowed=True)
+    asyncio.run(fill(settings, tag, n))
+    samples: list[tuple[float, int, float]] = []
+    with worker("scoring", tag) as pid:
+        while not samples or samples[-1][1] < n:
+            done = sum(admin.end_offsets(f"predictions.{tag}").values())
+            samples.append((time.perf_counter(), done, cpu(pid)))
+            time.sleep(0.1)
+    assert asyncio.run(verify(settings, running, model)) == n
+    steady = [s for s in samples if s[1] >= 0.2 * n]
+    (t0, n0, c0), (t1, n1, c1) = steady[0], steady[-1]
+    return (
+        f"throughput {(n1 - n0) / (t1 - t0):>9,.0f} predictions/s, "
+        f"{(c1 - c0) / (n1 - n0) * 1e6:.1f} us of worker CPU each "
+        f"({settings.model_server}, {n:,} requests, verified)"
+    )
+
+
+async def drive(
+    settings: Settings, running: Plan, rate: int, seconds: float, workers: Sequence[int]
+) -> tuple[np.ndarray, list[float]]:
+    """Send events at a rate, and see their predictions come.
+
+    Latencies in ms, one per event, and the CPU seconds that each worker spent on them.
+    """
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+    topic, answers = running.project, f"predictions.{running.project}"
+    servers = settings.kafka_bootstrap_servers
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, fetch_max_wait_ms=20)
+    producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=0)
+    await consumer.start()
+    await producer.start()
+    consumer.assign([TopicPartition(answers, p) for p in range(PARTITIONS)])
+    await consumer.seek_to_beginning()
+    home = (murmur2(strings(names(np.arange(CARDS)))) % PARTITIONS).tolist()
+    rng = np.random.default_rng(2)
+    sent: dict[tuple[int, int], float] = {}
+    seen: dict[tuple[int, int], float] = {}
+    ready: set[int] = set()
+
+    async def receive() -> None:
+        while True:
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                now = time.perf_counter()
+                for record in records:
+                    answer = msgspec.json.decode(record.value)
+                    source = answer["source"]
+                    seen.setdefault((source["partition"], source["offset"]), now)
+                    if answer["stale_ms"] == 0:
+                        ready.add(source["partition"])
+
+    async def one(card: int) -> None:
+        begin = time.perf_counter()
+        value = event(card, int(rng.integers(SHOPS)), time.time_ns() // 1_000_000)
+        done = await producer.send_and_wait(topic, value, b"card-%d" % card, partition=home[card])
+        sent[done.partition, done.offset] = begin
+
+    receiving = asyncio.create_task(receive())
+    # The workers are up once an event of every partition has been answered with itself inside.
+    probes = [home.index(p) for p in range(PARTITIONS)]
+    while not ready.issuperset(range(PARTITIONS)):
+        await asyncio.gather(*(one(card) for card in probes))
+        await asyncio.sleep(0.5)
+    sent.clear()
+    began = [cpu(pid) for pid in workers]
+    start, total, sends = time.perf_counter(), int(rate * seconds), []
+    while len(sends) < total:
+        due = min(total, int((time.perf_counter() - start) * rate) + 1)
+        cards = rng.integers(0, CARDS, due - len(sends)).tolist()
+        sends += [asyncio.create_task(one(card)) for card in cards]
+        await asyncio.sleep(0.001)
+    await asyncio.gather(*sends)
+    while not seen.keys() >= sent.keys():
+        await asyncio.sleep(0.05)
+    spent = [cpu(pid) - before for pid, before in zip(workers, began, strict=True)]
+    receiving.cancel()
+    await consumer.stop()
+    await producer.stop()
+    return np.array([(seen[k] - begin) * 1e3 for k, begin in sent.items()]), spent
+
+
+def latency(settings: Settings, rate: int, seconds: float) -> str:
+    tag = f"bench-{uuid.uuid4().hex[:8]}"
+    running = plan(tag)
+    model = train(running, Path(settings.model_repository))
+    Admin(settings).ensure(
+        [TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")]
+    )
+    write_store(settings, running, windowed=False)
+    with worker("features", tag) as features, worker("scoring", tag) as scoring:
+        ms, spent = asyncio.run(drive(settings, running, rate, seconds, (features, scoring)))
+    asyncio.run(verify(settings, running, model))
+    found = asyncio.run(predictions(settings, f"predictions.{tag}"))
+    stale = sum(p["stale_ms"] != 0 for p in found)
+    stages = {
+        stage: float(np.median([p["latency_ms"][stage] for p in found]))  # type: ignore[index]
+        for stage in ("queue", "decode", "freshness", "features", "model")
+    }
+    p50, p95, p99 = np.percentile(ms, [50, 95, 99])
+    return (
+        f"latency at {rate:,} events/s: p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; "
+        f"{stale} of {len(found):,} without their own event; median stages in ms {stages}; "
+        f"CPU s: features {spent[0]:.1f}, scoring {spent[1]:.1f} of {seconds:.0f} "
+        f"({settings.model_server}, verified)"
+    )
+
+
+def cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def child(kind: str, tag: str, settings: Settings) -> None:
+    running = plan(tag)
+    if kind == "features":
+        from streamsvc.agents import features
+
+        asyncio.run(features.run(settings, running))
+    else:
+        from streamsvc.agents import scoring
+
+        asyncio.run(scoring.run_services(settings, running, Path(settings.model_repository)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("modes", nargs="*", default=["throughput", "latency"])
+    parser.add_argument("--requests", type=int, default=300_000)
+    parser.add_argument("--rate", type=int, default=1_000)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--child", action="store_true")
+    options = parser.parse_args()
+    settings = load_settings()
+    if options.child:
+        child(options.modes[0], options.modes[1], settings)
+        return
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d} · {platform.processor() or platform.machine()} · "
+        f"{os.cpu_count()} cores · load {os.getloadavg()[0]:.1f} · "
+        f"Python {platform.python_version()}"
+        f" · tritonclient {version('tritonclient')} · xgboost {version('xgboost')}"
+    )
+    for mode in options.modes:
+        if mode == "throughput":
+            print(throughput(settings, options.requests))
+        else:
+            print(latency(settings, options.rate, options.seconds))
+
+
+if __name__ == "__main__":
+    main()
