@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 from streamsvc.columns import strings
 from streamsvc.definitions.plan import (
@@ -35,8 +34,6 @@ from streamsvc.definitions.plan import (
     View,
 )
 from streamsvc.entity_keys import encode_entity_keys, murmur2
-from streamsvc.features.rows import column_types
-from streamsvc.features.spec import WindowSpec
 from streamsvc.settings import Settings, load_settings
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
@@ -124,7 +121,11 @@ def verify(settings: Settings, running: Plan, n: int, keys: int, clock: int) -> 
             values = amounts[mine][(times[mine] >= left) & (times[mine] <= at)]
             got = rows.values[a.feature].to_pylist()[i]
             if a.function == "count" or not len(values):
-                assert got == (len(values) if a.function == "count" else None), (key, a.feature, got)
+                assert got == (len(values) if a.function == "count" else None), (
+                    key,
+                    a.feature,
+                    got,
+                )
                 continue
             want = getattr(np, a.function)(values)
             assert got is not None, (key, a.feature)
@@ -147,7 +148,7 @@ def measure(settings: Settings, mode: str, n: int, keys: int) -> dict[str, float
     running = plan(topic, topic, mode == "direct")
     Admin(settings).ensure([TopicSpec(topic, PARTITIONS)])
     asyncio.run(publish(settings, topic, n, keys))
-    log = Path(f"/tmp/{topic}.log").open("w")  # noqa: S108
+    log = tempfile.NamedTemporaryFile("w", suffix=".log")  # noqa: SIM115 - closed below
     child = subprocess.Popen([sys.executable, __file__, "--child", mode, topic], stderr=log)
     client = connect(settings)
     samples: list[tuple[float, int, float]] = []
@@ -163,7 +164,7 @@ def measure(settings: Settings, mode: str, n: int, keys: int) -> dict[str, float
     finally:
         child.terminate()
         child.wait(30)
-        Path(log.name).unlink()
+        log.close()
     steady = [s for s in samples if s[1] >= 0.2 * n]
     (t0, n0, c0), (t1, n1, c1) = steady[0], steady[-1]
     return {
@@ -194,11 +195,7 @@ def main() -> None:
     if options.child:
         child(options.modes[0], options.modes[1], settings)
         return
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d} · {platform.processor() or platform.machine()} · "
-        f"{os.cpu_count()} cores · load {os.getloadavg()[0]:.1f} · Python {platform.python_version()}"
-        f" · numba {version('numba')} · aiokafka {version('aiokafka')}"
-    )
+    print(machine("numba", "aiokafka", "redis"))
     for mode in options.modes:
         result = measure(settings, mode, options.events, options.keys)
         print(
