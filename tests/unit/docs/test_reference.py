@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -134,3 +135,16 @@ def test_the_parser_of_command_lines_is_strict() -> None:
     for wrong in (["worker", "featurez"], ["worker", "features", "--x"], ["train"]):
         with pytest.raises(Exception, match=r"No such|Missing"):
             parse(wrong)
+
+
+def test_every_field_of_a_prediction_is_described() -> None:
+    text = (DOCS / "predictions.md").read_text().partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]+) \|", text, re.M)
+    told = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    schema = json.loads((DOCS / "prediction.schema.json").read_text())
+    assert sorted(told) == sorted(schema["properties"])
+
+
+def test_decisions_are_numbered_once_each() -> None:
+    numbers = [path.name[:4] for path in sorted((DOCS / "decisions").glob("*.md"))]
+    assert numbers == [f"{n:03}-" for n in range(1, len(numbers) + 1)]
