@@ -6,9 +6,9 @@ group (windows with the same hop), sorted by start, in one block; a *tile* is a 
 accumulators that the functions need. A *bucket* lists the keys that fall due at one instant.
 
 Bytes: a slot takes 64 + 24 per group, its place in the index 16-32, its key a block of at least
-32; a tile takes 8 (header) + 8 per column (count) + 8 per sum, mean, min or max, 16 for std and
-var (which serve mean too), 32 for first and for last each, and a block of tiles is rounded up to
-a power of two of 32 bytes.
+32; a tile takes 8 (header) + 8 per column (count) + 8 per sum, mean (one for both, of floats), min
+or max, 16 for std and var, 32 for first and for last each, and a ring is rounded up to a power of
+two of 32 bytes.
 """
 
 from __future__ import annotations
