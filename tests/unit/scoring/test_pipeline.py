@@ -31,6 +31,7 @@ from streamsvc.errors import UnavailableError
 from streamsvc.events.decode import Decoder
 from streamsvc.events.wire import AFTER_HEADER, CLOCK_HEADER
 from streamsvc.scoring.fallback import Endpoint, Ladder
+from streamsvc.scoring.features import FeatureReads
 from streamsvc.scoring.inputs import service_inputs
 from streamsvc.scoring.needs import UNKNOWN_LAG_MS, MarkerId
 from streamsvc.scoring.output import Writer
@@ -91,7 +92,7 @@ class Reads:
 
 
 class Service:
-    def __init__(self, now_ms=NOW_MS, model=None, **route):
+    def __init__(self, now_ms=NOW_MS, model=None, source=REQUESTS, **route):
         self.reads = Reads()
         self.model = model or Model()
         self.plan = plan(**{"freshness_wait_ms": 5, "default": 0.5, **route})
@@ -102,19 +103,23 @@ class Service:
             service.route.default,
             lambda: 0.0,
         )
-        self.pipeline = Pipeline(
-            service.route,
+        features = FeatureReads(
             self.inputs,
-            RequestReader(REQUESTS, Decoder(REQUESTS, max_record_bytes=10_000)),
+            RequestReader(source, Decoder(source, max_record_bytes=10_000)),
             self.reads,
-            self.ladder,
             {"cards": PARTITIONS, "shops": PARTITIONS},
-            ThreadPoolExecutor(2),
-            Clock(lambda: now_ms, lambda: 0.0),
+            lambda: 0.0,
+        )
+        clock = Clock(lambda: now_ms, lambda: 0.0)
+        self.pipeline = Pipeline(
+            service.route, features, self._markers, self.ladder, ThreadPoolExecutor(2), clock
         )
         self.writer = Writer(
             service.route, self.inputs, card(), self.ladder, partitions=3, served_log=True
         )
+
+    async def _markers(self, ids):
+        return self.reads.markers(ids)
 
     async def score(self, *chunks):
         scored = await self.pipeline.score(chunks)
@@ -269,9 +274,8 @@ def test_the_sample_views_cover_both_kinds_of_partitioning(view):
 @pytest.mark.parametrize("unit", ["ms", "s", "us", "ns"])
 async def test_a_sample_request_goes_through_everything_but_the_wait(unit):
     source = replace(REQUESTS, schema=replace(REQUESTS.schema, time_unit=unit))
-    service = Service()
+    service = Service(source=source)
     service.reads.read_until_ms = 0
-    service.pipeline._reader = RequestReader(source, Decoder(source, max_record_bytes=10_000))
     scored = await service.pipeline.warm(sample_chunk(source))
     assert scored.rejects == []
     assert scored.requests.time_ms.tolist() == [1_577_836_800_000] * 2
