@@ -1,13 +1,15 @@
 """Scoring worker: predictions/s through the model server, and latency from event to prediction.
 
     python benchmarks/scoring.py throughput [--requests 300000]
+    python benchmarks/scoring.py answer [--rate 1000] [--seconds 15]
     python benchmarks/scoring.py latency [--rate 1000] [--seconds 15]
 
 All servers on the same machine; `model_repository` must be what Triton reads. 26 features of two
 windowed views (cards, shops) and one batch view, 50,000 cards. `throughput` scores a topic that is
-full already, with rows and markers as a feature worker leaves them. `latency` sends events that are
-requests at the same time, through a feature worker and a scoring worker: each prediction contains
-its own event. Every run compares scores with the booster in this process before it prints.
+full already, with rows and markers as a feature worker leaves them; `answer` sends requests at a
+rate over the same rows. `latency` sends events that are requests at the same time, through a
+feature worker and a scoring worker: each prediction contains its own event. Every run compares
+scores with the booster in this process before it prints.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -82,14 +85,15 @@ def view(name: str, source: Source, key: JoinKey, windows: tuple[int, ...]) -> V
     )
 
 
-def plan(tag: str) -> Plan:
+def plan(tag: str, *, apart: bool) -> Plan:
+    """`apart`: requests are on a topic of their own, not on that of the events."""
     fields = tuple(
         EventField(n, (n,), t)  # type: ignore[arg-type]
         for n, t in (("card", "string"), ("shop", "int64"), ("amount", "float64"), ("ts", "int64"))
     )
-    source = Source(
-        "events", tag, EventSchema(fields, "ts", "ms"), 60_000, 10**15, "card", archive_path=None
-    )
+    schema = EventSchema(fields, "ts", "ms")
+    requests = Source("requests", tag, schema, 60_000, 10**15, "card", archive_path=None)
+    source = replace(requests, name="events", topic=f"{tag}-events") if apart else requests
     views = (
         view("cards", source, JoinKey("card", "string"), (600_000, 3_600_000, 86_400_000)),
         view("shops", source, JoinKey("shop", "int64"), (600_000, 3_600_000)),
@@ -99,7 +103,8 @@ def plan(tag: str) -> Plan:
     )
     refs = tuple(FeatureRef(v.name, f) for v in (*views, limits) for f in v.features)
     route = Route(tag, tag, f"predictions.{tag}", deadline_ms=600_000, freshness_wait_ms=1_000)
-    return Plan(tag, (source,), views, (limits,), (), (Service(tag, refs, route, source),))
+    service = Service(tag, refs, route, requests)
+    return Plan(tag, (requests, source), views, (limits,), (), (service,))
 
 
 def train(running: Plan, repository: Path) -> LocalModel:
@@ -223,14 +228,14 @@ async def verify(settings: Settings, running: Plan, model: LocalModel) -> int:
 
 def throughput(settings: Settings, n: int) -> str:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
-    running = plan(tag)
+    running = plan(tag, apart=True)
     model = train(running, Path(settings.model_repository))
     admin = Admin(settings)
     admin.ensure([TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")])
     write_store(settings, running, windowed=True)
     asyncio.run(fill(settings, tag, n))
     samples: list[tuple[float, int, float]] = []
-    with worker("scoring", tag) as pid:
+    with worker("scoring-apart", tag) as pid:
         while not samples or samples[-1][1] < n:
             done = sum(admin.end_offsets(f"predictions.{tag}").values())
             samples.append((time.perf_counter(), done, cpu(pid)))
@@ -309,16 +314,18 @@ async def drive(
     return np.array([(seen[k] - begin) * 1e3 for k, begin in sent.items()]), spent
 
 
-def latency(settings: Settings, rate: int, seconds: float) -> str:
+def latency(settings: Settings, rate: int, seconds: float, *, apart: bool) -> str:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
-    running = plan(tag)
+    running = plan(tag, apart=apart)
     model = train(running, Path(settings.model_repository))
     Admin(settings).ensure(
         [TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")]
     )
-    write_store(settings, running, windowed=False)
-    with worker("features", tag) as features, worker("scoring", tag) as scoring:
-        ms, spent = asyncio.run(drive(settings, running, rate, seconds, (features, scoring)))
+    write_store(settings, running, windowed=apart)
+    kinds = ("scoring-apart",) if apart else ("scoring", "features")
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(kind, tag)) for kind in kinds]
+        ms, spent = asyncio.run(drive(settings, running, rate, seconds, workers))
     asyncio.run(verify(settings, running, model))
     found = asyncio.run(predictions(settings, f"predictions.{tag}"))
     stale = sum(p["stale_ms"] != 0 for p in found)
@@ -327,10 +334,12 @@ def latency(settings: Settings, rate: int, seconds: float) -> str:
         for stage in ("queue", "decode", "freshness", "features", "model")
     }
     p50, p95, p99 = np.percentile(ms, [50, 95, 99])
+    used = ", ".join(f"{kind} {s:.1f}" for kind, s in zip(kinds, spent, strict=True))
     return (
-        f"latency at {rate:,} events/s: p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; "
+        f"{'answer' if apart else 'latency'} at {rate:,} events/s: "
+        f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; "
         f"{stale} of {len(found):,} without their own event; median stages in ms {stages}; "
-        f"CPU s: features {spent[0]:.1f}, scoring {spent[1]:.1f} of {seconds:.0f} "
+        f"CPU s: {used} of {seconds:.0f} "
         f"({settings.model_server}, verified)"
     )
 
@@ -341,7 +350,7 @@ def cpu(pid: int) -> float:
 
 
 def child(kind: str, tag: str, settings: Settings) -> None:
-    running = plan(tag)
+    running = plan(tag, apart=kind == "scoring-apart")
     if kind == "features":
         from streamsvc.agents import features
 
@@ -354,7 +363,7 @@ def child(kind: str, tag: str, settings: Settings) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("modes", nargs="*", default=["throughput", "latency"])
+    parser.add_argument("modes", nargs="*", default=["throughput", "answer", "latency"])
     parser.add_argument("--requests", type=int, default=300_000)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=15)
@@ -374,7 +383,7 @@ def main() -> None:
         if mode == "throughput":
             print(throughput(settings, options.requests))
         else:
-            print(latency(settings, options.rate, options.seconds))
+            print(latency(settings, options.rate, options.seconds, apart=mode == "answer"))
 
 
 if __name__ == "__main__":
