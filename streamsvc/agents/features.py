@@ -24,12 +24,11 @@ from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.shuffle_sender import ShuffleSender
 from streamsvc.agents.topology import RunningView, Topology, prepare_topology
 from streamsvc.definitions.plan import Plan
-from streamsvc.features.rows import EntityRows
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.shuffle import Span
+from streamsvc.state.shuffle import Section
 from streamsvc.store.client import connect
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.transport.app import create_app, serve
@@ -79,9 +78,10 @@ class FeatureWorker:
             self._holdings.partition_counts,
         )
         self._senders = {
-            each.view.name: ShuffleSender(each, settings.key_groups, self._producer, self._engine)
-            for each in topology.views
-            if each.shuffle is not None
+            topic: ShuffleSender(
+                shuffle, topology.shuffled(topic), settings.key_groups, self._producer, self._engine
+            )
+            for topic, shuffle in topology.shuffles().items()
         }
         self._progress_written: dict[ProgressKey, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,9 +95,8 @@ class FeatureWorker:
         app.resume_from = self._resume_from
         for topic in self.topology.sources:
             self._agent(topic, self._on_source)
-        for each in self.topology.views:
-            if each.shuffle is not None:
-                self._agent(each.shuffle, self._on_shuffle)
+        for shuffle in self.topology.shuffles().values():
+            self._agent(shuffle, self._on_shuffle)
 
         @app.on_before_shutdown.connect
         async def stop(_app: Any, **_: Any) -> None:
@@ -192,9 +191,8 @@ class FeatureWorker:
     def _on_engine(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._engine, call)
 
-    def _offer(self, view: str, rows: EntityRows, span: Span, progress: Progress) -> None:
-        sender = self._senders[view]
-        self._loop.call_soon_threadsafe(sender.offer, rows, span, progress)
+    def _offer(self, topic: str, sections: list[Section], progress: Progress) -> None:
+        self._loop.call_soon_threadsafe(self._senders[topic].offer, sections, progress)
 
     def _read_positions(self, now_ms: int) -> dict[tuple[str, int], ReadPosition]:
         """How far our source partitions are read, and until when that was all there was.
@@ -220,18 +218,15 @@ class FeatureWorker:
 
     async def _committed(self) -> None:
         """After a round of commits: shuffle progress, then acknowledgements."""
-        sent = {name: dict(sender.sent) for name, sender in self._senders.items()}
+        sent = {key: p for sender in self._senders.values() for key, p in sender.sent.items()}
         # Whatever was refused before these rows were offered has to be delivered first.
         await self._dead.flush()
         durable = self._holdings.durable(sent)
         records = []
-        for name, by_partition in sent.items():
-            incarnation = self._senders[name].running.incarnation
-            for partition, progress in by_partition.items():
-                key = ProgressKey(name, incarnation, partition)
-                if self._progress_written.get(key) != progress.offset:
-                    self._progress_written[key] = progress.offset
-                    records.append((key.encode(), progress.encode(), ()))
+        for key, progress in sent.items():
+            if self._progress_written.get(key) != progress.offset:
+                self._progress_written[key] = progress.offset
+                records.append((key.encode(), progress.encode(), ()))
         if records:
             await (await self._producer.send(self.topology.topics.progress, 0, records))
         for held_partition, offset in durable.items():

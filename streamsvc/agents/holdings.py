@@ -58,11 +58,12 @@ class Holdings:
                 for each in self._topology.shuffled(topic):
                     self.offered.pop((each.view.name, partition), None)
             else:
-                del self.views[(self._topology.reader_of(topic).view.name, partition)]
+                for each in self._topology.readers_of(topic):
+                    del self.views[(each.view.name, partition)]
         return gone
 
-    def _shuffle_partitions(self) -> list[Partition]:
-        return [(v.shuffle, p) for (_, p), (v, _) in self.views.items() if v.shuffle is not None]
+    def _shuffle_partitions(self) -> set[Partition]:
+        return {(v.shuffle, p) for (_, p), (v, _) in self.views.items() if v.shuffle is not None}
 
     async def take(self, assignment: frozenset[Partition], on_engine: OnEngine) -> int:
         """Restore what is newly assigned; returns how many partitions that was.
@@ -165,11 +166,12 @@ class Holdings:
             if topic in self._topology.sources:
                 offsets[(topic, partition)] = self.sources[(topic, partition)].next_offset
             else:
-                view = self._topology.reader_of(topic).view.name
-                offsets[(topic, partition)] = self.views[(view, partition)][1].applied
+                readers = self._topology.readers_of(topic)
+                states = [self.views[(each.view.name, partition)][1] for each in readers]
+                offsets[(topic, partition)] = min(state.applied for state in states)
         return offsets
 
-    def durable(self, sent: Mapping[str, Mapping[int, Progress]]) -> dict[Partition, int]:
+    def durable(self, sent: Mapping[ProgressKey, Progress]) -> dict[Partition, int]:
         """Offset below which every effect of a partition's records is durable."""
         found: dict[Partition, int] = {}
         for topic, partition in self.sources:
@@ -178,10 +180,11 @@ class Holdings:
                 for each in self._topology.direct(topic)
             ]
             for each in self._topology.shuffled(topic):
-                progress = sent[each.view.name].get(partition)
+                progress = sent.get(ProgressKey(each.view.name, each.incarnation, partition))
                 ends.append(progress.offset if progress else -1)
             found[(topic, partition)] = min(ends)
         for running, state in self.views.values():
             if running.shuffle is not None:
-                found[(running.shuffle, state.partition)] = state.committed
+                held = (running.shuffle, state.partition)
+                found[held] = min(found.get(held, state.committed), state.committed)
         return found

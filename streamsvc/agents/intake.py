@@ -12,17 +12,16 @@ from collections.abc import Callable
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.agents.holdings import Holdings
 from streamsvc.agents.topology import Topology
-from streamsvc.features.rows import EntityRows
 from streamsvc.state.blocks import unpack_block
 from streamsvc.state.progress import Progress
-from streamsvc.state.shuffle import Span, decode_shuffle
+from streamsvc.state.shuffle import Section, Span, decode_shuffle
 from streamsvc.state.source import Events
 from streamsvc.transport.chunk import Chunk
 
 __all__ = ["Intake", "Offer"]
 
-Offer = Callable[[str, EntityRows, Span, Progress], None]
-"""Takes (view, rows, span, progress) for the shuffle; must be safe to call from any thread."""
+Offer = Callable[[str, list[Section], Progress], None]
+"""Takes (event topic, sections of one chunk, progress) for the shuffle; called on this thread."""
 
 
 class Intake:
@@ -65,29 +64,44 @@ class Intake:
 
     def _offer_shuffled(self, chunk: Chunk, events: Events, appended_ms: int) -> None:
         clock = events.clock
+        progress = Progress(events.end, events.watermark, clock.ms, clock.driven)
+        sections = []
         for running in self._topology.shuffled(chunk.topic):
             held = (running.view.name, chunk.partition)
             since = self._holdings.offered[held]
             if since >= events.end:
                 continue
+            self._holdings.offered[held] = events.end
             rows, rejects = events.rows_for(running.view, since)
             events.rejects.extend(rejects)
             start = max(since, events.start)
             span = Span(chunk.partition, start, events.end, clock.ms, clock.driven, appended_ms)
-            progress = Progress(events.end, events.watermark, clock.ms, clock.driven)
-            self._holdings.offered[held] = events.end
-            self._offer(running.view.name, rows, span, progress)
+            sections.append(Section(running.view.name, running.incarnation, (span,), rows))
+        if sections:
+            self._offer(chunk.topic, sections, progress)
 
     def shuffled(self, chunk: Chunk, now_ms: int) -> bool:
         """A chunk of a shuffle topic. False if it was void."""
-        view = self._topology.reader_of(chunk.topic).view.name
-        held = self._holdings.views.get((view, chunk.partition))
-        if held is None or chunk.generation != self.generation:
+        readers = self._topology.readers_of(chunk.topic)
+        held = [self._holdings.views.get((each.view.name, chunk.partition)) for each in readers]
+        states = [entry[1] for entry in held if entry is not None]
+        if not states or chunk.generation != self.generation:
             return False
-        state = held[1]
-        unread = chunk.since(state.applied)
-        values = (unread.value(i) for i in range(len(unread)))
-        arrived = [decode_shuffle(unpack_block(value)) for value in values if value is not None]
-        if chunk.next_offset > state.applied:
-            state.apply_shuffled(arrived, chunk.next_offset, now_ms)
+        unread = chunk.since(min(state.applied for state in states))
+        records: list[tuple[int, list[Section]]] = []
+        for i, offset in enumerate(unread.offsets.tolist()):
+            value = unread.value(i)
+            if value is not None:
+                records.append((offset, decode_shuffle(unpack_block(value))))
+        for state in states:
+            if state.applied >= chunk.next_offset:
+                continue  # this view is ahead of another one that shares its log
+            sections = [
+                section
+                for offset, found in records
+                if offset >= state.applied
+                for section in found
+                if section.view == state.view.name
+            ]
+            state.apply_shuffled(sections, chunk.next_offset, now_ms)
         return True

@@ -1,4 +1,4 @@
-"""Sends one view's rows to its key groups, cycle by cycle.
+"""Sends the rows of a source's shuffled views to their key groups, cycle by cycle.
 
 A cycle takes whatever was offered since the last one: a few rows at a quiet time, thousands under
 load, so that the number of records follows the time and not the events. A few cycles may be under
@@ -8,7 +8,7 @@ way at once; the producer keeps the order of each key group and stops at the fir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ import numpy as np
 from streamsvc.agents.topology import RunningView
 from streamsvc.columns import BytesColumn, concat
 from streamsvc.features.rows import NO_ROWS, EntityRows, column_types
-from streamsvc.state.progress import Progress
-from streamsvc.state.shuffle import Span, encode_shuffle
+from streamsvc.state.progress import Progress, ProgressKey
+from streamsvc.state.shuffle import Section, Span, encode_shuffle
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["ShuffleSender"]
@@ -28,22 +28,27 @@ CYCLES_IN_FLIGHT = 3
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    rows: EntityRows
-    span: Span
+    """The sections of one chunk: each has one span, all of the same source partition."""
+
+    sections: list[Section]
     progress: Progress
 
 
 class ShuffleSender:
-    """The shuffle of one view, sending side."""
+    """The shuffle of one event topic, sending side."""
 
     def __init__(
-        self, running: RunningView, groups: int, producer: BatchProducer, encoder: Executor
+        self,
+        shuffle: str,
+        views: Sequence[RunningView],
+        groups: int,
+        producer: BatchProducer,
+        encoder: Executor,
     ) -> None:
-        assert running.shuffle is not None
-        self.running = running
-        self.sent: dict[int, Progress] = {}
-        """Source partition -> how far its rows are acknowledged in every key group."""
-        self._topic = running.shuffle
+        self.sent: dict[ProgressKey, Progress] = {}
+        """How far each view's rows of a source partition are acknowledged in every key group."""
+        self._topic = shuffle
+        self._types = {each.view.name: column_types(each.view) for each in views}
         self._groups = groups
         self._producer = producer
         self._encoder = encoder
@@ -51,14 +56,13 @@ class ShuffleSender:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._types = column_types(running.view)
         self._unacknowledged = 0
         self._under_way: asyncio.Queue[tuple[list[_Offer], list[Awaitable[int | None]]]]
         self._under_way = asyncio.Queue(CYCLES_IN_FLIGHT)
 
-    def offer(self, rows: EntityRows, span: Span, progress: Progress) -> None:
-        """Take the rows of one chunk; `span` tells which source offsets they complete."""
-        self._offers.append(_Offer(rows, span, progress))
+    def offer(self, sections: list[Section], progress: Progress) -> None:
+        """Take the sections of one chunk; their spans tell which source offsets they complete."""
+        self._offers.append(_Offer(sections, progress))
         self._unacknowledged += 1
         self._idle.clear()
         self._wake.set()
@@ -93,20 +97,30 @@ class ShuffleSender:
             offers, acks = await self._under_way.get()
             await asyncio.gather(*acks)
             for offer in offers:
-                self.sent[offer.span.partition] = offer.progress
+                for section in offer.sections:
+                    key = ProgressKey(section.view, section.incarnation, section.spans[0].partition)
+                    self.sent[key] = offer.progress
             self._unacknowledged -= len(offers)
             if not self._unacknowledged:
                 self._idle.set()
 
     def _encode(self, offers: list[_Offer]) -> list[bytes]:
-        spans: dict[int, Span] = {}
+        by_view: dict[str, list[Section]] = {}
         for offer in offers:
-            earlier = spans.get(offer.span.partition)
-            spans[offer.span.partition] = (
-                offer.span if earlier is None else earlier.then(offer.span)
-            )
-        rows = _concatenated([o.rows for o in offers if len(o.rows)], self._types)
-        return encode_shuffle(rows, list(spans.values()), self._groups)
+            for section in offer.sections:
+                by_view.setdefault(section.view, []).append(section)
+        joined = [_joined(parts, self._types[view]) for view, parts in by_view.items()]
+        return encode_shuffle(joined, self._groups)
+
+
+def _joined(parts: list[Section], types: Mapping[str, str]) -> Section:
+    """Sections of one view as one; spans of a partition follow one another."""
+    spans: dict[int, Span] = {}
+    for span in (span for part in parts for span in part.spans):
+        earlier = spans.get(span.partition)
+        spans[span.partition] = span if earlier is None else earlier.then(span)
+    rows = _concatenated([part.rows for part in parts if len(part.rows)], types)
+    return Section(parts[0].view, parts[0].incarnation, tuple(spans.values()), rows)
 
 
 def _concatenated(parts: list[EntityRows], types: Mapping[str, str]) -> EntityRows:

@@ -40,7 +40,8 @@ class RunningView:
     layout: RowLayout
     changelog: str
     shuffle: str | None
-    """The topic that its rows are read from, or None when it reads the source itself."""
+    """The topic that its rows are read from, which all shuffled views of a source share; None for
+    a view that reads the source itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,13 @@ class Topology:
         """Views whose rows come from this event topic through a shuffle."""
         return [v for v in self.views if v.shuffle is not None and v.view.source.topic == topic]
 
-    def reader_of(self, shuffle: str) -> RunningView:
-        """The view that reads a shuffle topic."""
-        return next(v for v in self.views if v.shuffle == shuffle)
+    def readers_of(self, shuffle: str) -> list[RunningView]:
+        """The views that read a shuffle topic."""
+        return [v for v in self.views if v.shuffle == shuffle]
+
+    def shuffles(self) -> dict[str, str]:
+        """Event topic -> shuffle topic, of those that have one."""
+        return {v.view.source.topic: v.shuffle for v in self.views if v.shuffle is not None}
 
 
 async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
@@ -81,16 +86,15 @@ async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     ]
     wanted += [TopicSpec(t, 1, TABLE_CONFIG) for t in (topics.control, topics.progress)]
     admin.ensure(wanted)
-    identities = {
-        view.name: Identity(
-            admin.topic_id(view.source.topic),
-            settings.key_groups if view.shuffled else admin.partitions(view.source.topic),
-            view.definition_hash,
-        )
-        for view in plan.views
-    }
+    identities = {}
+    for view in plan.views:
+        topic_id = admin.topic_id(view.source.topic)
+        groups = settings.key_groups if view.shuffled else admin.partitions(view.source.topic)
+        identities[view.name] = Identity(topic_id, groups, view.definition_hash)
+        if view.shuffled:
+            identities[_shuffle_name(view)] = Identity(topic_id, groups, "")
     numbers = await _incarnations(settings, topics.control, identities)
-    running = tuple(_running(view, numbers[view.name], topics) for view in plan.views)
+    running = tuple(_running(view, numbers, topics) for view in plan.views)
     internal = []
     for each in running:
         states = identities[each.view.name].partitions
@@ -101,14 +105,23 @@ async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     return Topology(plan.project, topics, running, sources)
 
 
-def _running(view: View, incarnation: int, topics: InternalTopics) -> RunningView:
+def _shuffle_name(view: View) -> str:
+    """What the incarnations of a source's shuffle are counted under; no view can be called so."""
+    return f"{view.source.name}/shuffle"
+
+
+def _running(view: View, numbers: Mapping[str, int], topics: InternalTopics) -> RunningView:
+    incarnation = numbers[view.name]
+    shuffle = None
+    if view.shuffled:
+        shuffle = topics.shuffle(view.source.name, numbers[_shuffle_name(view)])
     return RunningView(
         view,
         incarnation,
         WindowSpec.of(view.aggregates, column_types(view)),
         RowLayout({name: view.feature_types[name] for name in view.features}),
         topics.changelog(view.name, incarnation),
-        topics.shuffle(view.name, incarnation) if view.shuffled else None,
+        shuffle,
     )
 
 

@@ -65,7 +65,7 @@ def _is_state(topic: str, settings: Settings, plan: Plan) -> bool:
     """Whether this is the log of some incarnation of one of the repo's views."""
     internal = InternalTopics(settings.topic_prefix, plan.project)
     for view in plan.views:
-        for name in (internal.changelog(view.name, 0), internal.shuffle(view.name, 0)):
+        for name in (internal.changelog(view.name, 0), internal.shuffle(view.source.name, 0)):
             head, _, tail = name.rpartition(".0.")
             if re.fullmatch(rf"{re.escape(head)}\.\d+\.{tail}", topic):
                 return True

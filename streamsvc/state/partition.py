@@ -20,7 +20,7 @@ from streamsvc.features.spec import WindowSpec
 from streamsvc.features.tile_batch import TileBatch
 from streamsvc.state.changelog import End
 from streamsvc.state.progress import Progress
-from streamsvc.state.shuffle import Arrived
+from streamsvc.state.shuffle import Section
 from streamsvc.state.source import Events, SourceClock
 
 __all__ = ["Commit", "Cut", "ViewPartition"]
@@ -112,20 +112,25 @@ class ViewPartition:
         self.vector[self.partition] = events.end
         self._set_clock(events.clock, now_ms)
 
-    def apply_shuffled(self, arrived: Sequence[Arrived], end: int, now_ms: int) -> None:
-        """Shuffle records up to log offset `end`; rows that were applied before are dropped."""
-        for record in arrived:
-            self._apply(self._unseen(record))
-            for span in record.spans:
+    def apply_shuffled(self, sections: Sequence[Section], end: int, now_ms: int) -> None:
+        """Sections of shuffle records up to log offset `end`.
+
+        Rows that were applied before are dropped, and so are sections of another incarnation.
+        """
+        for section in sections:
+            if section.incarnation != self.incarnation:
+                continue
+            self._apply(self._unseen(section))
+            for span in section.spans:
                 self.vector[span.partition] = max(self.vector.get(span.partition, 0), span.end)
                 self._set_clock(SourceClock(span.clock_ms, span.clock_driven), now_ms)
                 self._appended(span.appended_ms)
         self.applied = end
 
-    def _unseen(self, record: Arrived) -> EntityRows:
-        rows = record.rows
+    def _unseen(self, section: Section) -> EntityRows:
+        rows = section.rows
         seen = np.zeros(len(rows), np.bool_)
-        for span in record.spans:
+        for span in section.spans:
             known = self.vector.get(span.partition, 0)
             if known > span.start:
                 seen |= (rows.partition == span.partition) & (rows.offset < known)

@@ -1,23 +1,26 @@
-"""The shuffle: a view's rows, repartitioned by entity as columnar batches.
+"""The shuffle: rows repartitioned by entity, as columnar batches.
 
 A Kafka key need not be our entity, and client libraries do not even agree on how to partition by
-one, so a view reads its rows from a topic of its own with one partition a *key group*:
-murmur2(entity key) modulo a fixed number. Source partitions can be added at will.
+one, so a view reads its rows from a topic with one partition a *key group*: murmur2(entity key)
+modulo a fixed number. Source partitions can be added at will. All shuffled views of a source share
+one topic, because what a cycle costs is records and partitions, hardly rows.
 
-One record carries what one cycle of the sender read: rows of several source partitions, each with
-its source offset, and for each source partition the range of offsets that is now complete. Every
-key group gets a record in every cycle, with rows or without, because readers wait for a source
-offset to be applied and a group without rows must be able to say so.
+One record carries what one cycle of the sender read for one key group: a *section* for each view,
+with rows of several source partitions, each with its source offset, and for each source partition
+the span of offsets that is now complete. Every key group gets a record in every cycle, with rows or
+without, because readers wait for a source offset to be applied and a group without rows must be
+able to say so.
 
-The receiving side keeps the next source offset of every source partition and drops rows below it.
-That suffices because a sender sends the rows of a source partition in order and stops at the first
-failure: whatever a group has seen of a source partition is a prefix of it.
+The receiving side keeps, per view, the next source offset of every source partition and drops rows
+below it. That suffices because a sender sends the rows of a source partition in order and stops at
+the first failure: whatever a group has seen of a source partition is a prefix of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ from streamsvc.entity_keys import murmur2
 from streamsvc.features.rows import NO_ROWS, EntityRows
 from streamsvc.state.blocks import Block, columns_from_arrays, columns_to_arrays, pack_block
 
-__all__ = ["Arrived", "Span", "compact", "decode_shuffle", "encode_shuffle"]
+__all__ = ["Section", "Span", "compact", "decode_shuffle", "encode_shuffle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,64 +58,80 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """One decoded shuffle record."""
+class Section:
+    """One view's part of a record. Only states of the same incarnation may apply it."""
 
+    view: str
+    incarnation: int
     spans: tuple[Span, ...]
     rows: EntityRows
 
 
-def encode_shuffle(rows: EntityRows, spans: Sequence[Span], groups: int) -> list[bytes]:
+def encode_shuffle(sections: Sequence[Section], groups: int) -> list[bytes]:
     """One record value for each key group, in order."""
-    meta = {"spans": [astuple(span) for span in spans]}
-    if not len(rows):
-        return [pack_block("rows", meta, {})] * groups
+    head = [[s.view, s.incarnation, [astuple(span) for span in s.spans]] for s in sections]
+    arrays: list[dict[str, NDArray[Any]]] = [{} for _ in range(groups)]
+    for number, section in enumerate(sections):
+        if len(section.rows):
+            for found, part in zip(arrays, _by_group(section.rows, groups), strict=True):
+                if len(part):
+                    found.update(_to_arrays(part, f"{number}/"))
+    return [pack_block("rows", {"sections": head}, found) for found in arrays]
+
+
+def decode_shuffle(block: Block) -> list[Section]:
+    """The sections of one record; without rows all columns are empty."""
+    return [
+        Section(
+            view,
+            incarnation,
+            tuple(Span(*span) for span in spans),
+            _from_arrays(block.arrays, f"{number}/"),
+        )
+        for number, (view, incarnation, spans) in enumerate(block.meta["sections"])
+    ]
+
+
+def _by_group(rows: EntityRows, groups: int) -> list[EntityRows]:
+    """The rows of each key group, in their order, with contiguous bytes."""
     group = murmur2(rows.keys) % groups
     order = np.argsort(group, kind="stable")
-    cuts = np.searchsorted(group[order], np.arange(groups + 1))
-    keys = compact(rows.keys, order)
-    event_time, partition, offset = (
+    cuts = np.searchsorted(group[order], np.arange(groups + 1)).tolist()
+    ordered = EntityRows(
+        compact(rows.keys, order),
         rows.event_time[order],
-        rows.partition[order].astype(np.int32),
+        rows.partition[order],
         rows.offset[order],
+        {
+            name: compact(c, order) if isinstance(c, BytesColumn) else c.take(order)
+            for name, c in rows.columns.items()
+        },
     )
-    columns = {
-        name: compact(c, order) if isinstance(c, BytesColumn) else c.take(order)
-        for name, c in rows.columns.items()
+    return [_cut(ordered, slice(low, high)) for low, high in pairwise(cuts)]
+
+
+def _to_arrays(rows: EntityRows, prefix: str) -> dict[str, NDArray[Any]]:
+    return {
+        f"{prefix}event_time": rows.event_time,
+        f"{prefix}partition": rows.partition.astype(np.int32),
+        f"{prefix}offset": rows.offset,
+        **columns_to_arrays({"keys": rows.keys}, prefix),
+        **columns_to_arrays(rows.columns, f"{prefix}c/"),
     }
-    records = []
-    for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-        if low == high:
-            records.append(pack_block("rows", meta, {}))
-            continue
-        part = slice(low, high)
-        arrays: dict[str, NDArray[Any]] = {
-            "event_time": event_time[part],
-            "partition": partition[part],
-            "offset": offset[part],
-            **columns_to_arrays({"keys": _cut(keys, part)}, ""),
-            **columns_to_arrays({n: _cut(c, part) for n, c in columns.items()}, "c/"),
-        }
-        records.append(pack_block("rows", meta, arrays))
-    return records
 
 
-def decode_shuffle(block: Block) -> Arrived:
-    """The rows and spans of one record; without rows all columns are empty."""
-    spans = tuple(Span(*span) for span in block.meta["spans"])
-    if "event_time" not in block.arrays:
-        return Arrived(spans, NO_ROWS)
-    keys = columns_from_arrays({k: v for k, v in block.arrays.items() if k.startswith("keys/")}, "")
-    key_column = keys["keys"]
-    assert isinstance(key_column, BytesColumn)
-    rows = EntityRows(
-        key_column,
-        block.arrays["event_time"],
-        block.arrays["partition"].astype(np.int64),
-        block.arrays["offset"],
-        columns_from_arrays(block.arrays, "c/"),
+def _from_arrays(arrays: Mapping[str, NDArray[Any]], prefix: str) -> EntityRows:
+    if f"{prefix}event_time" not in arrays:
+        return NO_ROWS
+    keys = columns_from_arrays(arrays, f"{prefix}keys")[""]
+    assert isinstance(keys, BytesColumn)
+    return EntityRows(
+        keys,
+        arrays[f"{prefix}event_time"],
+        arrays[f"{prefix}partition"].astype(np.int64),
+        arrays[f"{prefix}offset"],
+        columns_from_arrays(arrays, f"{prefix}c/"),
     )
-    return Arrived(spans, rows)
 
 
 def compact(column: BytesColumn, rows: I64) -> BytesColumn:
@@ -124,7 +143,20 @@ def compact(column: BytesColumn, rows: I64) -> BytesColumn:
     return BytesColumn(data, end - length, end, column.valid[rows])
 
 
-def _cut(column: Column, part: slice) -> Column:
+def _cut(rows: EntityRows, part: slice) -> EntityRows:
+    """A run of rows, as views of the same arrays."""
+    keys = _cut_column(rows.keys, part)
+    assert isinstance(keys, BytesColumn)
+    return EntityRows(
+        keys,
+        rows.event_time[part],
+        rows.partition[part],
+        rows.offset[part],
+        {name: _cut_column(column, part) for name, column in rows.columns.items()},
+    )
+
+
+def _cut_column(column: Column, part: slice) -> Column:
     if isinstance(column, NumericColumn):
         return NumericColumn(column.values[part], column.valid[part])
     return BytesColumn(column.data, column.start[part], column.end[part], column.valid[part])

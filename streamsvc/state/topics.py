@@ -50,9 +50,9 @@ class InternalTopics:
         """Co-partitioned with the view's input: its tiles, end markers and open records."""
         return f"{self.prefix}streamsvc.{self.project}.{view}.{incarnation}.changelog"
 
-    def shuffle(self, view: str, incarnation: int) -> str:
-        """One partition a key group: the view's rows, repartitioned by entity."""
-        return f"{self.prefix}streamsvc.{self.project}.{view}.{incarnation}.shuffle"
+    def shuffle(self, source: str, incarnation: int) -> str:
+        """One partition a key group: rows of the source's shuffled views, by entity."""
+        return f"{self.prefix}streamsvc.{self.project}.{source}.{incarnation}.shuffle"
 
     @staticmethod
     def dead(topic: str) -> str:

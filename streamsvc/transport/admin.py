@@ -61,7 +61,9 @@ class Admin:
     def ensure(self, topics: Sequence[TopicSpec]) -> None:
         """Makes the topics that do not exist; leaves the others as they are."""
         wanted = [
-            NewTopic(t.name, t.partitions, self._replication, config=dict(t.config)) for t in topics
+            NewTopic(t.name, t.partitions, self._replication, config=dict(t.config))
+            # A name that stands twice in one request kills the process in confluent-kafka 2.16.
+            for t in {t.name: t for t in topics}.values()
         ]
         if not wanted:
             return

@@ -510,3 +510,10 @@ async def test_reading_to_the_end(stack, admin, topic, producer):
     with pytest.raises(IntegrityError, match="made anew"):
         async for _ in read_to_end(stack.settings, topic, {2: 111}):
             pass
+
+
+async def test_a_topic_may_be_asked_for_twice(stack, admin):
+    name = stack.unique("twice")
+    admin.ensure([TopicSpec(name, 2), TopicSpec(name, 2)])
+    admin.ensure([TopicSpec(name, 2)])
+    assert admin.partitions(name) == 2

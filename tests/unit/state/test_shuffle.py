@@ -15,7 +15,7 @@ from streamsvc.features.rows import EntityRows, column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.state.blocks import unpack_block
 from streamsvc.state.partition import ViewPartition
-from streamsvc.state.shuffle import Span, decode_shuffle, encode_shuffle
+from streamsvc.state.shuffle import Section, Span, decode_shuffle, encode_shuffle
 
 GROUPS = 3
 SOURCE = Source("s", "t", EventSchema((), "at"), 0, 0, None, None)
@@ -46,6 +46,11 @@ def rows(partition: int, low: int, high: int) -> EntityRows:
     )
 
 
+def section(partition: int, low: int, high: int) -> Section:
+    spans = (span(partition, low, high),)
+    return Section(VIEW.name, 1, spans, rows(partition, low, high))
+
+
 def span(partition: int, low: int, high: int) -> Span:
     return Span(partition, low, high, 1_000 + high, True, 1)
 
@@ -60,9 +65,7 @@ class Sender:
 
     def step(self, size: int, logs: list[list[bytes]]) -> None:
         low, high = self.position, self.position + size
-        records = encode_shuffle(
-            rows(self.partition, low, high), [span(self.partition, low, high)], GROUPS
-        )
+        records = encode_shuffle([section(self.partition, low, high)], GROUPS)
         for group, record in enumerate(records):
             logs[group].append(record)
         self.position = high
@@ -93,8 +96,9 @@ def test_each_row_is_applied_once(steps, chunking):
         position, step = 0, 0
         while position < len(log):
             size = chunking[step % len(chunking)]
-            part = [decode_shuffle(unpack_block(r)) for r in log[position : position + size]]
-            position, step = position + len(part), step + 1
+            taken = log[position : position + size]
+            part = [s for record in taken for s in decode_shuffle(unpack_block(record))]
+            position, step = position + len(taken), step + 1
             held.apply_shuffled(part, position, 0)
         emission = held.state.emit()
         counts, sums = emission.values["n"].to_pylist(), emission.values["s"].to_pylist()
@@ -115,15 +119,34 @@ def test_each_row_is_applied_once(steps, chunking):
 
 
 def test_a_group_without_rows_still_learns_the_span():
-    records = encode_shuffle(rows(0, 0, 1), [span(0, 0, 1)], GROUPS)
-    arrived = [decode_shuffle(unpack_block(r)) for r in records]
+    records = encode_shuffle([section(0, 0, 1)], GROUPS)
+    arrived = [decode_shuffle(unpack_block(r))[0] for r in records]
     assert sorted(len(a.rows) for a in arrived) == [0, 0, 1]
     assert all(a.spans == (span(0, 0, 1),) for a in arrived)
 
 
 def test_rows_go_to_the_group_of_their_entity():
-    made = rows(0, 0, 40)
-    for group, record in enumerate(encode_shuffle(made, [span(0, 0, 40)], GROUPS)):
-        arrived = decode_shuffle(unpack_block(record)).rows
+    for group, record in enumerate(encode_shuffle([section(0, 0, 40)], GROUPS)):
+        arrived = decode_shuffle(unpack_block(record))[0].rows
         assert (murmur2(arrived.keys) % GROUPS == group).all()
         assert sorted(arrived.offset.tolist()) == arrived.offset.tolist()
+
+
+def test_views_share_a_record_and_keep_their_own_rows():
+    other = Section("other", 7, (span(1, 3, 9),), rows(1, 3, 9))
+    found = [
+        decode_shuffle(unpack_block(r)) for r in encode_shuffle([section(0, 0, 40), other], GROUPS)
+    ]
+    assert {len(sections) for sections in found} == {2}
+    assert sum(len(sections[0].rows) for sections in found) == 40
+    assert sorted(o for sections in found for o in sections[1].rows.offset.tolist()) == [
+        *range(3, 9)
+    ]
+    assert all((s[1].view, s[1].incarnation) == ("other", 7) for s in found)
+
+
+def test_a_section_of_another_incarnation_changes_nothing():
+    held = ViewPartition(VIEW, SPEC, 0, 2)
+    record = encode_shuffle([section(0, 0, 40)], 1)[0]
+    held.apply_shuffled(decode_shuffle(unpack_block(record)), 1, 0)
+    assert (held.applied, held.vector, held.state.n_changed) == (1, {}, 0)
