@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+# Before any test imports Feast, whose metrics put whoever imports this later into multi-process
+# mode, where all registries of a process share their values. Workers import it first, too.
+import prometheus_client  # noqa: F401
 import pytest
 
 from streamsvc.errors import UnavailableError
