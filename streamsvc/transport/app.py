@@ -115,7 +115,7 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
     Faust's own worker would take over logging, signals and the exit code. Raises what crashed the
     app: StreamsvcErrors as they are, anything else as UnavailableError.
     """
-    # A worker's threads hand a chunk to one another, and each waits this long for one that computes:
+    # Threads hand a chunk to one another, and each waits this long for one that computes:
     # with Python's 5 ms a quiet round through the feature worker took 52 ms, with this 38.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = stop or asyncio.Event()
