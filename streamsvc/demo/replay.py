@@ -21,7 +21,7 @@ from streamsvc.settings import Settings
 __all__ = ["Replayed", "replay"]
 
 _SHOW_EVERY_S = 0.5
-_FRESHNESS_EVERY_S = 2.0
+_FRESHNESS_EVERY_S = 5.0  # asking costs the worker tens of milliseconds
 _ANSWER_S = 60.0
 _JOIN_S = 5.0
 
@@ -70,7 +70,7 @@ def replay(
         measured_at = time.monotonic()
         while not publisher.wait(_SHOW_EVERY_S):
             workers.check()
-            if time.monotonic() - measured_at > _FRESHNESS_EVERY_S:
+            if narrator.live and time.monotonic() - measured_at > _FRESHNESS_EVERY_S:
                 measured_at = time.monotonic()
                 freshness = freshness_between(before, read_buckets(metrics_port))
             done = publisher.done
