@@ -28,6 +28,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -59,10 +60,12 @@ from streamsvc.store.markers import Marker, write_marker
 from streamsvc.store.row import NEVER_MS, RowLayout
 from streamsvc.store.writer import FencedWriter
 from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.kafka_config import librdkafka_config
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
 PARTITIONS = 4
+WARM_UP_S = 0.5
 CARDS, SHOPS = 50_000, 500
 FUNCTIONS: tuple[AggregateFunction, ...] = ("count", "sum", "mean", "min", "max")
 
@@ -250,68 +253,72 @@ def throughput(settings: Settings, n: int) -> str:
     )
 
 
-async def drive(
+def drive(
     settings: Settings, running: Plan, rate: int, seconds: float, workers: Sequence[int]
 ) -> tuple[np.ndarray, list[float]]:
     """Send events at a rate, and see their predictions come.
 
-    Latencies in ms, one per event, and the CPU seconds that each worker spent on them.
+    Latencies in ms, one per event, and the CPU seconds that each worker spent on them. On
+    librdkafka's own threads, so that the driver takes as little as can be of the machine that the
+    servers and workers run on.
     """
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+    from confluent_kafka import Consumer, Producer, TopicPartition
 
     topic, answers = running.project, f"predictions.{running.project}"
-    servers = settings.kafka_bootstrap_servers
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, fetch_max_wait_ms=20)
-    producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=0)
-    await consumer.start()
-    await producer.start()
-    consumer.assign([TopicPartition(answers, p) for p in range(PARTITIONS)])
-    await consumer.seek_to_beginning()
+    base = {**librdkafka_config(settings), "socket.nagle.disable": True}
+    producer = Producer({**base, "linger.ms": 0})
+    consumer = Consumer({**base, "group.id": topic, "fetch.wait.max.ms": 500})
+    consumer.assign([TopicPartition(answers, p, 0) for p in range(PARTITIONS)])
     home = (murmur2(strings(names(np.arange(CARDS)))) % PARTITIONS).tolist()
     rng = np.random.default_rng(2)
     sent: dict[tuple[int, int], float] = {}
     seen: dict[tuple[int, int], float] = {}
     ready: set[int] = set()
 
-    async def receive() -> None:
-        while True:
-            for records in (await consumer.getmany(timeout_ms=100)).values():
-                now = time.perf_counter()
-                for record in records:
-                    answer = msgspec.json.decode(record.value)
-                    source = answer["source"]
-                    seen.setdefault((source["partition"], source["offset"]), now)
-                    if answer["stale_ms"] == 0:
-                        ready.add(source["partition"])
-
-    async def one(card: int) -> None:
+    def one(card: int) -> None:
         begin = time.perf_counter()
-        value = event(card, int(rng.integers(SHOPS)), time.time_ns() // 1_000_000)
-        done = await producer.send_and_wait(topic, value, b"card-%d" % card, partition=home[card])
-        sent[done.partition, done.offset] = begin
 
-    receiving = asyncio.create_task(receive())
+        def delivered(error: object, message: Any) -> None:
+            assert error is None, error
+            sent[message.partition(), message.offset()] = begin
+
+        value = event(card, int(rng.integers(SHOPS)), time.time_ns() // 1_000_000)
+        producer.produce(topic, value, b"card-%d" % card, home[card], on_delivery=delivered)
+
+    def receive(timeout_s: float) -> None:
+        producer.poll(0)
+        for message in consumer.consume(1_000, timeout_s):
+            now = time.perf_counter()
+            answer = msgspec.json.decode(message.value())
+            source = answer["source"]
+            seen.setdefault((source["partition"], source["offset"]), now)
+            if answer["stale_ms"] == 0:
+                ready.add(source["partition"])
+
     # The workers are up once an event of every partition has been answered with itself inside.
     probes = [home.index(p) for p in range(PARTITIONS)]
     while not ready.issuperset(range(PARTITIONS)):
-        await asyncio.gather(*(one(card) for card in probes))
-        await asyncio.sleep(0.5)
-    sent.clear()
+        for card in probes:
+            one(card)
+        receive(0.5)
+    while len(seen) < len(sent) or producer.flush(0):
+        receive(0.1)
+    settled = len(seen)
     began = [cpu(pid) for pid in workers]
-    start, total, sends = time.perf_counter(), int(rate * seconds), []
-    while len(sends) < total:
+    start, total, n = time.perf_counter(), int(rate * seconds), 0
+    while n < total:
         due = min(total, int((time.perf_counter() - start) * rate) + 1)
-        cards = rng.integers(0, CARDS, due - len(sends)).tolist()
-        sends += [asyncio.create_task(one(card)) for card in cards]
-        await asyncio.sleep(0.001)
-    await asyncio.gather(*sends)
-    while not seen.keys() >= sent.keys():
-        await asyncio.sleep(0.05)
+        for card in rng.integers(0, CARDS, due - n).tolist():
+            one(card)
+        n = due
+        receive(0.001)
+    while len(seen) < settled + total:
+        receive(0.05)
     spent = [cpu(pid) - before for pid, before in zip(workers, began, strict=True)]
-    receiving.cancel()
-    await consumer.stop()
-    await producer.stop()
-    return np.array([(seen[k] - begin) * 1e3 for k, begin in sent.items()]), spent
+    consumer.close()
+    # Half a second at the start is the workers' own warm-up.
+    measured = [k for k, begin in sent.items() if begin >= start + WARM_UP_S]
+    return np.array([(seen[k] - sent[k]) * 1e3 for k in measured]), spent
 
 
 def latency(settings: Settings, rate: int, seconds: float, *, apart: bool) -> str:
@@ -325,7 +332,7 @@ def latency(settings: Settings, rate: int, seconds: float, *, apart: bool) -> st
     kinds = ("scoring-apart",) if apart else ("scoring", "features")
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(kind, tag)) for kind in kinds]
-        ms, spent = asyncio.run(drive(settings, running, rate, seconds, workers))
+        ms, spent = drive(settings, running, rate, seconds, workers)
     asyncio.run(verify(settings, running, model))
     found = asyncio.run(predictions(settings, f"predictions.{tag}"))
     stale = sum(p["stale_ms"] != 0 for p in found)
@@ -350,15 +357,17 @@ def cpu(pid: int) -> float:
 
 
 def child(kind: str, tag: str, settings: Settings) -> None:
+    from streamsvc.transport.app import run
+
     running = plan(tag, apart=kind == "scoring-apart")
     if kind == "features":
         from streamsvc.agents import features
 
-        asyncio.run(features.run(settings, running))
+        run(features.run(settings, running))
     else:
         from streamsvc.agents import scoring
 
-        asyncio.run(scoring.run_services(settings, running, Path(settings.model_repository)))
+        run(scoring.run_services(settings, running, Path(settings.model_repository)))
 
 
 def main() -> None:

@@ -17,18 +17,18 @@ import structlog
 from faust.types import TP
 
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
-from streamsvc.agents.flusher import Flusher, wall_ms
+from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.holdings import Holdings
+from streamsvc.agents.inbox import Inbox
 from streamsvc.agents.intake import Intake
 from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.shuffle_sender import ShuffleSender
-from streamsvc.agents.topology import RunningView, Topology, prepare_topology
+from streamsvc.agents.topology import Topology, prepare_topology
+from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
-from streamsvc.state.partition import ViewPartition
-from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.shuffle import Section
+from streamsvc.state.progress import ProgressKey
 from streamsvc.store.client import connect
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.transport.app import create_app, serve
@@ -71,7 +71,6 @@ class FeatureWorker:
             self.owner,
             connect(settings),
             self._producer,
-            self._engine,
             self._network,
             metrics,
             self._read_positions,
@@ -79,13 +78,25 @@ class FeatureWorker:
         )
         self._senders = {
             topic: ShuffleSender(
-                shuffle, topology.shuffled(topic), settings.key_groups, self._producer, self._engine
+                shuffle, topology.shuffled(topic), settings.key_groups, self._producer
             )
             for topic, shuffle in topology.shuffles().items()
         }
+        self._intake = Intake(topology, self._holdings, self._dead)
+        self._turns = Turns(
+            self._engine,
+            self._intake,
+            self._flusher,
+            self._senders,
+            lambda: list(self._holdings.views.values()),
+            self._holdings.comes_back,
+            self._applied,
+            self._dead.flush,
+            self._committed,
+        )
+        self._inbox = Inbox([*topology.sources, *topology.shuffles().values()], self._turns.wake)
         self._progress_written: dict[ProgressKey, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._intake = Intake(topology, self._holdings, self._dead, self._offer)
+        self._running: asyncio.Task[None] | None = None
         self._wire()
 
     # --- wiring ----------------------------------------------------------------------------
@@ -93,23 +104,17 @@ class FeatureWorker:
     def _wire(self) -> None:
         app = self.app
         app.resume_from = self._resume_from
-        for topic in self.topology.sources:
-            self._agent(topic, self._on_source)
-        for shuffle in self.topology.shuffles().values():
-            self._agent(shuffle, self._on_shuffle)
+        for topic in (*self.topology.sources, *self.topology.shuffles().values()):
+            self._agent(topic)
 
         @app.on_before_shutdown.connect
         async def stop(_app: Any, **_: Any) -> None:
             await self._stop()
 
-    def _agent(self, topic: str, handle: Callable[[Delivery], Any]) -> None:
+    def _agent(self, topic: str) -> None:
         async def consume(stream: Any) -> None:
             async for delivery in chunks(stream):
-                try:
-                    await handle(delivery)
-                except Exception as error:
-                    self._fatal(error)
-                    raise
+                await self._inbox.put(delivery)
 
         self.app.agent(chunk_topic(self.app, topic), name=f"chunks:{topic}")(consume)
 
@@ -117,19 +122,11 @@ class FeatureWorker:
         """Start what must be up before the first partition is assigned."""
         self._loop = asyncio.get_running_loop()
         await self._producer.start()
-        self._spawn(self._flusher.run(self._partitions, self._dead.flush, self._committed))
-        for sender in self._senders.values():
-            self._spawn(sender.run())
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
+        self._running = self._loop.create_task(self._turns.run(self._inbox))
+        self._running.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            assert error is not None
+        if not task.cancelled() and (error := task.exception()) is not None:
             self._fatal(error)
 
     def _fatal(self, error: BaseException) -> None:
@@ -141,13 +138,12 @@ class FeatureWorker:
             self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
 
     async def _stop(self) -> None:
-        """A clean stop: what was read is shuffled, written and committed first."""
-        for sender in self._senders.values():
-            await sender.drained()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._flusher.flush_and_commit(self._partitions(), self._dead.flush, self._committed)
+        """A clean stop: what was taken is shuffled, written and committed first."""
+        assert self._running is not None
+        self._turns.end()
+        await asyncio.wait([self._running])
+        if self.app.crash_reason is None:
+            await self._turns.finish()
         await self._producer.stop()
         self._engine.shutdown()
         self._network.shutdown()
@@ -168,31 +164,16 @@ class FeatureWorker:
         offsets = self._holdings.resume_offsets(assignment)
         return {TP(*partition): offset for partition, offset in offsets.items()}
 
-    def _partitions(self) -> list[tuple[RunningView, ViewPartition]]:
-        return list(self._holdings.views.values())
-
     # --- records ---------------------------------------------------------------------------
 
-    async def _on_source(self, delivery: Delivery) -> None:
+    def _applied(self, delivery: Delivery) -> None:
         chunk = delivery.chunk
-        if await self._on_engine(lambda: self._intake.events(chunk, wall_ms())):
+        if chunk.topic in self.topology.sources:
             self.metrics.events.labels(chunk.topic).inc(len(chunk))
-            self._taken(delivery)
-
-    async def _on_shuffle(self, delivery: Delivery) -> None:
-        if await self._on_engine(lambda: self._intake.shuffled(delivery.chunk, wall_ms())):
-            self._taken(delivery)
-
-    def _taken(self, delivery: Delivery) -> None:
-        chunk = delivery.chunk
         self._ledger.add((chunk.topic, chunk.partition), chunk.next_offset, delivery.ack)
-        self._flusher.wake()
 
     def _on_engine(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._engine, call)
-
-    def _offer(self, topic: str, sections: list[Section], progress: Progress) -> None:
-        self._loop.call_soon_threadsafe(self._senders[topic].offer, sections, progress)
 
     def _read_positions(self, now_ms: int) -> dict[tuple[str, int], ReadPosition]:
         """How far our source partitions are read, and until when that was all there was.
@@ -232,7 +213,7 @@ class FeatureWorker:
         for held_partition, offset in durable.items():
             self._ledger.release(held_partition, offset)
         self.metrics.show_state(
-            [(each.view.name, held.state.stats()) for each, held in self._partitions()]
+            [(each.view.name, held.state.stats()) for each, held in self._holdings.views.values()]
         )
 
 

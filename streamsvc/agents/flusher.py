@@ -9,10 +9,9 @@ whose rows may be missing in the store, and the group's offsets never claim more
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import redis
@@ -29,7 +28,7 @@ from streamsvc.store.row import PackedRows
 from streamsvc.store.writer import FencedWriter
 from streamsvc.transport.producer import BatchProducer
 
-__all__ = ["Flusher", "wall_ms"]
+__all__ = ["IDLE_MARKER_MS", "Flush", "Flusher", "wall_ms"]
 
 IDLE_MARKER_MS = 20
 """How often a quiet worker confirms that it has read everything the broker holds."""
@@ -51,8 +50,19 @@ class _Prepared:
     appended_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """A flush that is under way."""
+
+    prepared: list[_Prepared]
+    written: Future[None]
+    """Done when rows and markers are in the store; raises UnavailableError."""
+    commits: bool
+    """Whether `Flusher.commit` is to be called once it is written."""
+
+
 class Flusher:
-    """Flushes the partitions it is given; one flush at a time."""
+    """Flushes the partitions it is given; one flush at a time, and one commit."""
 
     def __init__(
         self,
@@ -61,97 +71,75 @@ class Flusher:
         owner: str,
         store: redis.Redis,
         producer: BatchProducer,
-        engine: Executor,
         network: Executor,
         metrics: FeatureMetrics,
         read_positions: Callable[[int], dict[tuple[str, int], ReadPosition]],
         partition_counts: Mapping[str, int],
     ) -> None:
+        """`network` has one thread, which does all that waits for the store."""
         self._settings = settings
         self._project = project
         self._owner = owner
         self._store = store
         self._writer = FencedWriter(store, project)
         self._producer = producer
-        self._engine = engine
         self._network = network
         self._metrics = metrics
         self._read_positions = read_positions
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
-        self._wake = asyncio.Event()
+        self._writing: Future[None] | None = None
+        self._committing = False
         self._markers_at = 0
+        self._flush_at = 0
+        self._commit_at = wall_ms() + settings.commit_interval_ms
 
-    def wake(self) -> None:
-        """Something was applied: flush as soon as the last flush is done."""
-        self._wake.set()
-
-    async def run(
+    def begin(
         self,
-        partitions: Callable[[], list[tuple[RunningView, ViewPartition]]],
-        before_commit: Callable[[], Awaitable[None]],
-        committed: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Flush until cancelled, with the two callbacks around each round of commits.
+        partitions: Iterable[tuple[RunningView, ViewPartition]],
+        now_ms: int,
+        *,
+        taken: bool,
+        idle: bool,
+    ) -> Flush | None:
+        """Cut what is to be written and start writing it; None if nothing is, or one is under way.
 
-        Rows go on being written while a commit is on its way to the changelog; the next commit
-        waits for it.
+        On the engine thread, where nothing else touches the state. `taken` says that something was
+        read since the last call, so that others may be waiting to hear how far we are; `idle` that
+        nothing was read just now.
         """
-        interval_ms = self._settings.commit_interval_ms
-        pause_s = self._settings.flush_interval_ms / 1_000
-        commit_at = wall_ms() + interval_ms
-        commit: asyncio.Task[None] | None = None
-        try:
-            while True:
-                # When it is quiet, rows still age, and markers confirm that nothing is unread.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), IDLE_MARKER_MS / 1_000)
-                self._wake.clear()
-                if commit is not None and commit.done():
-                    commit.result()
-                    commit = None
-                due = commit is None and wall_ms() >= commit_at
-                prepared = await self._flush(partitions(), commit=due)
-                if due:
-                    commit_at = wall_ms() + interval_ms
-                    commit = asyncio.create_task(self._commit(prepared, before_commit, committed))
-                if pause_s:
-                    await asyncio.sleep(pause_s)
-        finally:
-            if commit is not None:
-                commit.cancel()
+        if self._writing is not None and not self._writing.done():
+            return None
+        # Markers of partitions in which nothing happens only have to tell the time now and then.
+        # While records come in, it does not get in the way of the rows that they are about to make.
+        refresh = now_ms >= self._markers_at + IDLE_MARKER_MS * (1 if idle else 3)
+        commit = not self._committing and now_ms >= self._commit_at
+        if not (taken or refresh) or (now_ms < self._flush_at and not refresh):
+            return None
+        if refresh:
+            self._markers_at = now_ms
+        if commit:
+            self._committing = True
+            self._commit_at = now_ms + self._settings.commit_interval_ms
+        self._flush_at = now_ms + self._settings.flush_interval_ms
+        return self._start(partitions, now_ms, refresh=refresh, commit=commit)
 
-    async def flush_and_commit(
+    def begin_last(
+        self, partitions: Iterable[tuple[RunningView, ViewPartition]], now_ms: int
+    ) -> Flush:
+        """Cut everything, to be committed; no other flush or commit may be under way."""
+        return self._start(partitions, now_ms, refresh=True, commit=True)
+
+    async def commit(
         self,
-        partitions: list[tuple[RunningView, ViewPartition]],
-        before_commit: Callable[[], Awaitable[None]],
-        committed: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Make everything durable. Returns once it is; `run` must have been cancelled before."""
-        prepared = await self._flush(partitions, commit=True)
-        await self._commit(prepared, before_commit, committed)
-
-    async def _flush(
-        self, partitions: list[tuple[RunningView, ViewPartition]], *, commit: bool
-    ) -> list[_Prepared]:
-        loop = asyncio.get_running_loop()
-        with self._metrics.flush.time():
-            prepared, positions = await loop.run_in_executor(
-                self._engine, self._prepare, partitions, commit, wall_ms()
-            )
-            await loop.run_in_executor(self._network, self._write, prepared, positions)
-        return prepared
-
-    async def _commit(
-        self,
-        prepared: list[_Prepared],
+        flush: Flush,
         before: Callable[[], Awaitable[None]],
         committed: Callable[[], Awaitable[None]],
     ) -> None:
         """Append the state of a flush whose rows are written; then tell that it is durable."""
         await before()
         acks: list[Awaitable[int | None]] = []
-        for each in prepared:
+        for each in flush.prepared:
             if each.commit:
                 records = [(None, value, ()) for value in each.commit]
                 topic, partition = each.running.changelog, each.cut.partition
@@ -161,62 +149,66 @@ class Flusher:
                 self._metrics.commit_bytes.labels(view).inc(sum(map(len, each.commit)))
         await asyncio.gather(*acks)
         await committed()
+        self._committing = False
 
-    def _prepare(
+    def _start(
         self,
-        partitions: list[tuple[RunningView, ViewPartition]],
-        commit: bool,
+        partitions: Iterable[tuple[RunningView, ViewPartition]],
         now_ms: int,
-    ) -> tuple[list[_Prepared], dict[tuple[str, int], ReadPosition]]:
-        """On the engine thread, where nothing else touches the state."""
+        *,
+        refresh: bool,
+        commit: bool,
+    ) -> Flush:
         positions = self._read_positions(now_ms)
-        # Markers of partitions in which nothing happens only have to tell the time now and then.
-        refresh = now_ms >= self._markers_at + IDLE_MARKER_MS
-        if refresh:
-            self._markers_at = now_ms
         prepared = []
         for running, partition in partitions:
             partition.tick(now_ms)
             due = commit and partition.uncommitted
-            if not (refresh or due or partition.unflushed):
-                continue
-            appended_ms = partition.take_oldest_appended_ms()
-            cut = partition.cut(commit=due)
-            rows = tuple(
-                (
-                    emission.keys,
-                    running.layout.pack(
-                        emission.values,
-                        cut.incarnation,
-                        cut.applied,
-                        emission.as_of,
-                        emission.valid_until,
-                    ),
-                )
-                for emission in cut.emissions
+            if refresh or due or partition.unflushed:
+                prepared.append(self._prepared(running, partition, commit=due))
+        # From this thread at once: by way of the event loop the rows would leave a turn later.
+        self._writing = self._network.submit(self._write, prepared, positions)
+        return Flush(prepared, self._writing, commit)
+
+    def _prepared(
+        self, running: RunningView, partition: ViewPartition, *, commit: bool
+    ) -> _Prepared:
+        appended_ms = partition.take_oldest_appended_ms()
+        cut = partition.cut(commit=commit)
+        rows = tuple(
+            (
+                emission.keys,
+                running.layout.pack(
+                    emission.values,
+                    cut.incarnation,
+                    cut.applied,
+                    emission.as_of,
+                    emission.valid_until,
+                ),
             )
-            encoded: tuple[bytes, ...] = ()
-            if cut.commit is not None:
-                tiles = encode_tiles(self._owner, cut.commit.tiles, running.spec)
-                encoded = (*tiles, encode_end(self._owner, cut.commit.end))
-            prepared.append(_Prepared(running, cut, rows, encoded, appended_ms))
-        return prepared, positions
+            for emission in cut.emissions
+        )
+        encoded: tuple[bytes, ...] = ()
+        if cut.commit is not None:
+            tiles = encode_tiles(self._owner, cut.commit.tiles, running.spec)
+            encoded = (*tiles, encode_end(self._owner, cut.commit.end))
+        return _Prepared(running, cut, rows, encoded, appended_ms)
 
     def _write(
         self, prepared: list[_Prepared], ours: Mapping[tuple[str, int], ReadPosition]
     ) -> None:
         """On the network thread: rows first, then the markers that promise them."""
-        shared = share_read_positions(self._store, self._project, ours, self._partition_counts)
-        for each in prepared:
-            view = each.running.view.name
-            for keys, rows in each.rows:
-                refused = self._writer.write(view, keys, rows)
-                self._metrics.rows_written.labels(view).inc(len(rows) - refused)
-                self._metrics.rows_refused.labels(view).inc(refused)
-        markers = {
-            (p.running.view.name, p.cut.partition): self._marker(p, shared) for p in prepared
-        }
-        write_markers(self._store, self._project, markers)
+        with self._metrics.flush.time():
+            shared = share_read_positions(self._store, self._project, ours, self._partition_counts)
+            batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]
+            refused = self._writer.write_all(batches)
+            markers = {
+                (p.running.view.name, p.cut.partition): self._marker(p, shared) for p in prepared
+            }
+            write_markers(self._store, self._project, markers)
+        for (view, _, rows), n in zip(batches, refused, strict=True):
+            self._metrics.rows_written.labels(view).inc(len(rows) - n)
+            self._metrics.rows_refused.labels(view).inc(n)
         now = wall_ms()
         for each in prepared:
             if each.appended_ms:

@@ -171,6 +171,17 @@ class Holdings:
                 offsets[(topic, partition)] = min(state.applied for state in states)
         return offsets
 
+    def comes_back(self, topic: str) -> bool:
+        """Whether all that a chunk of this topic does comes back to us through the shuffle, so that
+        nobody has to be told of it before."""
+        if topic not in self._topology.sources or self._topology.direct(topic):
+            return False
+        return all(
+            (each.view.name, group) in self.views
+            for each in self._topology.shuffled(topic)
+            for group in range(self._settings.key_groups)
+        )
+
     def durable(self, sent: Mapping[ProgressKey, Progress]) -> dict[Partition, int]:
         """Offset below which every effect of a partition's records is durable."""
         found: dict[Partition, int] = {}

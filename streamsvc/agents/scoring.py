@@ -32,7 +32,7 @@ from streamsvc.scoring.features import FeatureReads
 from streamsvc.scoring.fetch import StoreReads
 from streamsvc.scoring.in_process import InProcessModel
 from streamsvc.scoring.inputs import ServiceInputs, service_inputs
-from streamsvc.scoring.needs import MarkerId
+from streamsvc.scoring.marker_watch import MarkerWatch
 from streamsvc.scoring.output import Outgoing, Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline, Scored
 from streamsvc.scoring.requests import RequestReader
@@ -41,7 +41,6 @@ from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
 from streamsvc.state.topics import DEAD_LETTER_CONFIG
 from streamsvc.store.client import connect
-from streamsvc.store.markers import Marker
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
@@ -110,12 +109,8 @@ class ScoringWorker:
             target.state_partitions,
             clock.monotonic,
         )
-
-        async def markers(ids: Sequence[MarkerId]) -> dict[MarkerId, Marker | None]:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(threads, reads.markers, ids)
-
-        self._pipeline = Pipeline(target.route, features, markers, ladder, threads, clock)
+        self._watch = MarkerWatch(reads.raw_markers, reads.decode_marker)
+        self._pipeline = Pipeline(target.route, features, self._watch, ladder, threads, clock)
         self._writer = Writer(
             target.route,
             target.inputs,
@@ -167,6 +162,7 @@ class ScoringWorker:
             await self._batches.drain()
             await self._producer.stop()
             await self._pipeline.close()
+            self._watch.close()
 
     async def _score(self, batch: Sequence[Delivery]) -> tuple[Scored, Outgoing]:
         scored = await self._pipeline.score([delivery.chunk for delivery in batch])

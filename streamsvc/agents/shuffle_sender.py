@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,29 +20,33 @@ from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.shuffle import Section, Span, encode_shuffle
 from streamsvc.transport.producer import BatchProducer
 
-__all__ = ["ShuffleSender"]
+__all__ = ["Cycle", "Offer", "ShuffleSender"]
 
 CYCLES_IN_FLIGHT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
-    """The sections of one chunk: each has one span, all of the same source partition."""
+class Offer:
+    """A section for each view, and what they bring each view and source partition to."""
 
     sections: list[Section]
-    progress: Progress
+    progress: dict[ProgressKey, Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One record for each key group, and what they bring each view and source partition to."""
+
+    topic: str
+    values: list[bytes]
+    progress: dict[ProgressKey, Progress]
 
 
 class ShuffleSender:
     """The shuffle of one event topic, sending side."""
 
     def __init__(
-        self,
-        shuffle: str,
-        views: Sequence[RunningView],
-        groups: int,
-        producer: BatchProducer,
-        encoder: Executor,
+        self, shuffle: str, views: Sequence[RunningView], groups: int, producer: BatchProducer
     ) -> None:
         self.sent: dict[ProgressKey, Progress] = {}
         """How far each view's rows of a source partition are acknowledged in every key group."""
@@ -51,66 +54,50 @@ class ShuffleSender:
         self._types = {each.view.name: column_types(each.view) for each in views}
         self._groups = groups
         self._producer = producer
-        self._encoder = encoder
-        self._offers: list[_Offer] = []
-        self._wake = asyncio.Event()
+        self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._unacknowledged = 0
-        self._under_way: asyncio.Queue[tuple[list[_Offer], list[Awaitable[int | None]]]]
-        self._under_way = asyncio.Queue(CYCLES_IN_FLIGHT)
 
-    def offer(self, sections: list[Section], progress: Progress) -> None:
-        """Take the sections of one chunk; their spans tell which source offsets they complete."""
-        self._offers.append(_Offer(sections, progress))
-        self._unacknowledged += 1
-        self._idle.clear()
-        self._wake.set()
+    @property
+    def has_room(self) -> bool:
+        """Whether one more cycle may be sent."""
+        return self._under_way < CYCLES_IN_FLIGHT
 
     async def drained(self) -> None:
-        """Wait until everything that was offered is acknowledged."""
+        """Wait until everything that was sent is acknowledged."""
         await self._idle.wait()
 
-    async def run(self) -> None:
-        """Send until cancelled. Raises what the producer raises: a failed delivery is fatal."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._send())
-            tasks.create_task(self._acknowledge())
-
-    async def _send(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            offers, self._offers = self._offers, []
-            if not offers:
-                continue
-            values = await loop.run_in_executor(self._encoder, self._encode, offers)
-            acks = [
-                await self._producer.send(self._topic, group, [(None, value, ())])
-                for group, value in enumerate(values)
-            ]
-            await self._under_way.put((offers, acks))
-
-    async def _acknowledge(self) -> None:
-        while True:
-            offers, acks = await self._under_way.get()
-            await asyncio.gather(*acks)
-            for offer in offers:
-                for section in offer.sections:
-                    key = ProgressKey(section.view, section.incarnation, section.spans[0].partition)
-                    self.sent[key] = offer.progress
-            self._unacknowledged -= len(offers)
-            if not self._unacknowledged:
-                self._idle.set()
-
-    def _encode(self, offers: list[_Offer]) -> list[bytes]:
+    def encode(self, offers: Sequence[Offer]) -> Cycle:
+        """One cycle of these offers, in their order. Pure: for the engine's thread."""
         by_view: dict[str, list[Section]] = {}
+        progress: dict[ProgressKey, Progress] = {}
         for offer in offers:
+            progress.update(offer.progress)
             for section in offer.sections:
                 by_view.setdefault(section.view, []).append(section)
         joined = [_joined(parts, self._types[view]) for view, parts in by_view.items()]
-        return encode_shuffle(joined, self._groups)
+        return Cycle(self._topic, encode_shuffle(joined, self._groups), progress)
+
+    async def send(self, cycle: Cycle) -> Awaitable[None]:
+        """Send a cycle; cycles go out in the order of the calls.
+
+        Returns what to await until it is acknowledged, which raises what the producer raises: a
+        failed delivery is fatal.
+        """
+        self._under_way += 1
+        self._idle.clear()
+        acks = [
+            await self._producer.send(cycle.topic, group, [(None, value, ())])
+            for group, value in enumerate(cycle.values)
+        ]
+        return self._acknowledged(cycle, acks)
+
+    async def _acknowledged(self, cycle: Cycle, acks: list[Awaitable[int | None]]) -> None:
+        await asyncio.gather(*acks)
+        self.sent.update(cycle.progress)
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
 
 
 def _joined(parts: list[Section], types: Mapping[str, str]) -> Section:

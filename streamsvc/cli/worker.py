@@ -27,12 +27,11 @@ InstanceId = Annotated[
 @app.command()
 def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
     """Turn events into windowed features in the online store."""
-    import asyncio
-
     from streamsvc.agents.features import run
     from streamsvc.definitions.registry import load_plan
     from streamsvc.errors import DefinitionError
     from streamsvc.monitor.logs import configure_logs
+    from streamsvc.transport.app import run as run_loop
 
     context = cli_context(ctx)
     settings = context.settings
@@ -42,7 +41,7 @@ def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
         raise DefinitionError(
             ["No StreamFeatureView with aggregations is applied: run `feast apply` in the repo."]
         )
-    asyncio.run(run(settings, plan, instance_id))
+    run_loop(run(settings, plan, instance_id))
 
 
 @app.command()
@@ -55,12 +54,11 @@ def scoring(
     instance_id: InstanceId = None,
 ) -> None:
     """Answer requests: fetch features, call the model, publish predictions."""
-    import asyncio
-
     from streamsvc.agents.scoring import run
     from streamsvc.monitor.logs import configure_logs
+    from streamsvc.transport.app import run as run_loop
 
     context = cli_context(ctx)
     settings = context.settings
     configure_logs(settings)
-    asyncio.run(run(settings, context.repo, services or (), instance_id))
+    run_loop(run(settings, context.repo, services or (), instance_id))

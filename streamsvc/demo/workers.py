@@ -58,8 +58,10 @@ class Workers:
         """Start a worker of a kind with settings of its own; it is not ready yet."""
         log = self._paths.log(f"worker-{kind}")
         start = log.stat().st_size if log.exists() else 0
+        # Feast sets this in whoever imports it; a worker would share its metrics with strangers.
+        inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         environment = {
-            **os.environ,
+            **inherited,
             "STREAMSVC_LOG_FORMAT": "json",
             "STREAMSVC_METRICS_PORT": "0",
             **{f"STREAMSVC_{name.upper()}": value for name, value in settings.items()},

@@ -73,6 +73,7 @@ class WindowState:
     def __init__(self, spec: WindowSpec) -> None:
         self.spec = spec
         self._storage = Storage(spec)
+        self._next_due: int | None = None  # as the kernels say; None when it has to be asked again
 
     @property
     def clock_ms(self) -> int:
@@ -87,8 +88,9 @@ class WindowState:
     @property
     def next_due_ms(self) -> int | None:
         """The earliest instant at which a key's values change by age, None without keys."""
-        due = int(next_due(self._storage.state, self.spec.program))
-        return None if due == NEVER else due
+        if self._next_due is None:
+            self._next_due = int(next_due(self._storage.state, self.spec.program))
+        return None if self._next_due == NEVER else self._next_due
 
     @property
     def n_due(self) -> int:
@@ -112,6 +114,7 @@ class WindowState:
         if n == 0:
             return 0
         store = self._storage
+        self._next_due = None
         expired = int(store.state.meta[EXPIRED])
         words, valid = self.spec.words(columns, n)
         times = longs(event_time)
@@ -163,6 +166,7 @@ class WindowState:
         Loaded keys do not count as changed. Raises IntegrityError for a batch of another spec.
         """
         store, program = self._storage, self.spec.program
+        self._next_due = None
         batch = arrays_of(tiles, self.spec)
         for low in range(0, len(tiles.keys), SLICE):
             high = min(low + SLICE, len(tiles.keys))
@@ -188,6 +192,7 @@ class WindowState:
     ) -> Emission:
         n = waiting if limit is None else min(limit, waiting)
         rows = empty_rows(self.spec, n)
+        self._next_due = None
         row = 0
         while row < n:
             self._storage.reserve_instants(SLICE)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from streamsvc.transport.chunks import Delivery
+from streamsvc.transport.chunks import Delivery, all_arrived
 
 __all__ = ["Batches"]
 
@@ -44,6 +44,8 @@ class Batches(Generic[T]):
         self._max_inflight = max_inflight
         self._waiting: deque[Delivery] = deque()
         self._waiting_rows = 0
+        self._received = 0
+        self._starting: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._room.set()
@@ -58,7 +60,11 @@ class Batches(Generic[T]):
         await self._room.wait()
         self._waiting.append(delivery)
         self._waiting_rows += len(delivery.chunk)
-        self._start_batches()
+        self._received += 1
+        if not self._broken:
+            self._idle.clear()
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start_together())
 
     async def drain(self) -> None:
         """Return when everything that was taken in is acknowledged, or a batch has failed."""
@@ -66,6 +72,11 @@ class Batches(Generic[T]):
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _start_together(self) -> None:
+        await all_arrived(lambda: self._received)
+        self._starting = None
+        self._start_batches()
 
     def _start_batches(self) -> None:
         while self._waiting and len(self._running) < self._max_inflight and not self._broken:

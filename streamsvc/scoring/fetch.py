@@ -35,8 +35,11 @@ class StoreReads:
 
     def markers(self, ids: Sequence[MarkerId]) -> dict[MarkerId, Marker | None]:
         """The markers of these state partitions; None where the store holds none."""
-        names = [marker_key(self._project, m.view, m.partition) for m in ids]
-        return self._decoded(ids, self._mget(names))
+        return self._decoded(ids, self.raw_markers(ids))
+
+    def raw_markers(self, ids: Sequence[MarkerId]) -> list[bytes | None]:
+        """As `markers`, as they are stored."""
+        return self._mget([marker_key(self._project, m.view, m.partition) for m in ids])
 
     def read(
         self, ids: Sequence[MarkerId], wanted: Sequence[Wanted]
@@ -66,11 +69,12 @@ class StoreReads:
     def _decoded(
         self, ids: Sequence[MarkerId], found: Sequence[bytes | None]
     ) -> dict[MarkerId, Marker | None]:
+        return {m: self.decode_marker(raw) for m, raw in zip(ids, found, strict=True)}
+
+    def decode_marker(self, raw: bytes | None) -> Marker | None:
+        """A marker as it is stored. Raises IntegrityError."""
         try:
-            return {
-                m: None if raw is None else self._decoder.decode(raw)
-                for m, raw in zip(ids, found, strict=True)
-            }
+            return None if raw is None else self._decoder.decode(raw)
         except msgspec.DecodeError as error:
             raise IntegrityError(
                 f"The online store holds a damaged marker of project {self._project!r} ({error}): "

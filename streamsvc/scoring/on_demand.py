@@ -43,18 +43,19 @@ def run_on_demand(
     import pandas as pd
 
     inputs = {name: columns[name] for name in view.request_fields} | dict(source_features)
-    frame = pd.DataFrame(
-        {name: _series(column) for name, column in inputs.items()}, index=pd.RangeIndex(n)
-    )
+
+    def frame(start: int, stop: int) -> pd.DataFrame:
+        # Made anew for every try: what the function did to it must not reach the next one.
+        series = {name: _series(column)[start:stop] for name, column in inputs.items()}
+        return pd.DataFrame(series, index=pd.RangeIndex(stop - start), copy=True)
+
     features = {name: np.full(n, np.nan, np.float32) for name in view.features}
     failed: dict[int, str] = {}
     pending = [(0, n)] if n else []
     while pending:
         start, stop = pending.pop()
-        # A copy with an index from 0: what the function does to it must not reach the other half.
-        part = frame.iloc[start:stop].reset_index(drop=True) if stop - start < n else frame.copy()
         try:
-            result = _checked(view, view.transform(part), stop - start)
+            result = _checked(view, view.transform(frame(start, stop)), stop - start)
         except Exception as error:  # noqa: BLE001 - the function is the user's, and may raise anything
             if stop - start == 1:
                 failed[start] = f"on-demand view {view.name!r}: {type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ from streamsvc.errors import UnavailableError
 from streamsvc.events.wire import Reject
 from streamsvc.scoring.fallback import Ladder, Scores
 from streamsvc.scoring.features import Batch, FeatureReads
-from streamsvc.scoring.freshness import Freshness, MarkerReader
+from streamsvc.scoring.freshness import Freshness, Watch
 from streamsvc.scoring.requests import Requests, rejects_by_chunk
 from streamsvc.scoring.vectors import Vectors
 from streamsvc.transport.chunk import Chunk
@@ -68,15 +68,15 @@ class Pipeline:
         self,
         route: Route,
         features: FeatureReads,
-        markers: MarkerReader,
+        watch: Watch,
         ladder: Ladder,
         threads: Executor,
         clock: Clock,
     ) -> None:
-        """`markers` reads markers without blocking; `threads` runs what `features` does."""
+        """`threads` runs what `features` does."""
         self.route = route
         self.ladder = ladder
-        self.freshness = Freshness(markers)
+        self.freshness = Freshness(watch)
         self._features = features
         self._threads = threads
         self._clock = clock

@@ -6,9 +6,9 @@ what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import redis
 from redis.backoff import NoBackoff
@@ -17,6 +17,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -29,7 +30,9 @@ from redis.retry import Retry
 from streamsvc.errors import ConfigurationError, StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
 
-__all__ = ["call", "connect", "store_errors"]
+__all__ = ["Command", "call", "call_all", "connect", "store_errors"]
+
+Command: TypeAlias = Sequence[bytes | str | int]
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -64,7 +67,7 @@ def store_errors(client: redis.Redis) -> Iterator[None]:
     """
     try:
         yield
-    except redis.exceptions.NoScriptError:
+    except NoScriptError:
         raise
     except RedisError as error:
         raise _translated(error, _address(client)) from error
@@ -75,6 +78,23 @@ def call(client: redis.Redis, *command: bytes | str | int) -> Any:
     execute: Callable[..., Any] = client.execute_command
     with store_errors(client):
         return execute(*command)
+
+
+def call_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Several commands in one round trip, run in order, and their bare replies.
+
+    All of them run, whatever becomes of the others; then the first error is raised, as
+    `store_errors` says. A NoScriptError is a reply.
+    """
+    with store_errors(client):
+        pipe: Any = client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        replies = pipe.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, Exception) and not isinstance(reply, NoScriptError):
+                raise reply
+    return replies
 
 
 def _translated(error: RedisError, where: str) -> StreamsvcError:

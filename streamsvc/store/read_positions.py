@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 import redis
 
-from streamsvc.store.client import call
+from streamsvc.store.client import call_all
 
 __all__ = ["ReadPosition", "read_until_ms", "share_read_positions"]
 
@@ -38,15 +38,21 @@ def share_read_positions(
     `partitions` gives the number of partitions of each topic of interest. A partition that nobody
     has published yet is missing from the answer.
     """
+    commands: list[list[bytes]] = []
     if ours:
-        command: list[bytes] = []
+        commands.append([b"MSET"])
         for (topic, partition), position in ours.items():
-            command += [_key(project, topic, partition), msgspec.msgpack.encode(position)]
-        call(client, "MSET", *command)
-    found: dict[str, dict[int, ReadPosition]] = {}
-    for topic, count in partitions.items():
-        raws = call(client, "MGET", *[_key(project, topic, p) for p in range(count)])
-        found[topic] = {p: _decoder.decode(raw) for p, raw in enumerate(raws) if raw is not None}
+            key = _key(project, topic, partition)
+            commands[0] += [key, msgspec.msgpack.encode(position)]
+    wanted = [(topic, p) for topic, count in partitions.items() for p in range(count)]
+    if wanted:
+        commands.append([b"MGET", *(_key(project, topic, p) for topic, p in wanted)])
+    replies = call_all(client, commands) if commands else []
+    found: dict[str, dict[int, ReadPosition]] = {topic: {} for topic in partitions}
+    if wanted:
+        for (topic, p), raw in zip(wanted, replies[-1], strict=True):
+            if raw is not None:
+                found[topic][p] = _decoder.decode(raw)
     return found
 
 

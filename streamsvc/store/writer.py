@@ -8,13 +8,13 @@ compares strings by its locale and holds numbers as doubles, which lose the low 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import redis
 from redis.exceptions import NoScriptError
 
 from streamsvc.columns import BytesColumn
-from streamsvc.store.client import call
+from streamsvc.store.client import Command, call, call_all
 from streamsvc.store.keys import row_keys
 from streamsvc.store.row import PackedRows
 
@@ -22,6 +22,7 @@ __all__ = ["FencedWriter"]
 
 # 500 rows hold the server for under 2 ms; larger batches are no cheaper per row.
 _BATCH_ROWS = 500
+_CALLS_AT_ONCE = 32  # a few MB on their way at most
 
 # One MGET and one MSET: calls into the server cost more than anything else in here.
 # KEYS are distinct. ARGV: rows end to end; their lengths as u32 (one for all if they are equal);
@@ -92,33 +93,53 @@ class FencedWriter:
         Raises ValueError for a null key, UnavailableError if the store cannot take the rows (a part
         of them may have been written, and writing them again is safe).
         """
+        return self.write_all([(view, keys, rows)], ttl_ms=ttl_ms, overwrite_ties=overwrite_ties)[0]
+
+    def write_all(
+        self,
+        batches: Sequence[tuple[str, BytesColumn, PackedRows]],
+        *,
+        ttl_ms: int | None = None,
+        overwrite_ties: bool = False,
+    ) -> list[int]:
+        """As `write`, for (view, keys, rows) of several views, in as few round trips as can be."""
+        options = (ttl_ms or 0, int(overwrite_ties))
+        calls: list[tuple[int, Command]] = []
+        for number, (view, keys, rows) in enumerate(batches):
+            calls += [(number, call) for call in self._calls(view, keys, rows, options)]
+        refused = [0] * len(batches)
+        for at in range(0, len(calls), _CALLS_AT_ONCE):
+            part = calls[at : at + _CALLS_AT_ONCE]
+            replies = call_all(self._client, [("EVALSHA", self._sha, *c) for _, c in part])
+            for (number, command), reply in zip(part, replies, strict=True):
+                # A server that was restarted or failed over has forgotten its scripts; EVAL also
+                # teaches it this one again.
+                forgotten = isinstance(reply, NoScriptError)
+                refused[number] += int(
+                    call(self._client, "EVAL", _SCRIPT, *command) if forgotten else reply
+                )
+        return refused
+
+    def _calls(
+        self, view: str, keys: BytesColumn, rows: PackedRows, options: tuple[int, int]
+    ) -> Iterator[Command]:
+        """The script's arguments for every batch of a view's rows."""
         if not keys.valid.all():
             raise ValueError(f"view {view!r}: a row without an entity key cannot be stored")
         if len(keys) != len(rows):
             raise ValueError(f"view {view!r}: {len(keys)} keys for {len(rows)} rows")
         names = row_keys(self._project, view, keys)
         length = rows.end - rows.start
-        options = (ttl_ms or 0, int(overwrite_ties))
-        refused = 0
         for first, stop in _batches(names):
             of_batch = length[first:stop]
             same = bool((of_batch == of_batch[0]).all())
-            refused += self._call(
-                names[first:stop],
+            yield (
+                stop - first,
+                *names[first:stop],
                 rows.data[rows.start[first] : rows.end[stop - 1]].tobytes(),
                 (of_batch[:1] if same else of_batch).astype("<u4").tobytes(),
                 *options,
             )
-        return refused
-
-    def _call(self, names: list[bytes], *arguments: bytes | int) -> int:
-        try:
-            refused = call(self._client, "EVALSHA", self._sha, len(names), *names, *arguments)
-        except NoScriptError:
-            # A server that was restarted or failed over has forgotten its scripts; EVAL also
-            # teaches it this one again.
-            refused = call(self._client, "EVAL", _SCRIPT, len(names), *names, *arguments)
-        return int(refused)
 
 
 def _batches(names: list[bytes]) -> Iterator[tuple[int, int]]:

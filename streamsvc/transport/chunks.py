@@ -11,6 +11,7 @@ async def work(stream):
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,10 @@ from faust.types import ConsumerMessage
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.ledger import Slot
 
-__all__ = ["ChunkMessage", "ChunkSchema", "Delivery", "chunk_topic", "chunks"]
+__all__ = ["ChunkMessage", "ChunkSchema", "Delivery", "all_arrived", "chunk_topic", "chunks"]
+
+QUIET_ITERATIONS = 4
+"""Iterations of the event loop that a chunk takes from a fetch through Faust to its agent."""
 
 
 class ChunkSchema(faust.Schema):
@@ -92,6 +96,20 @@ async def chunks(stream: Any) -> AsyncIterator[Delivery]:
         message = event.message
         if message.slot.live:
             yield Delivery(event.value, _once(message, event.app.consumer))
+
+
+async def all_arrived(count: Callable[[], int]) -> None:
+    """Let Faust hand over what lies fetched: return once `count` stays what it is.
+
+    The chunks of one fetch come one by one, and are better taken together. This never waits for
+    anything that is not in this process yet.
+    """
+    last, quiet = count(), 0
+    while quiet < QUIET_ITERATIONS:
+        await asyncio.sleep(0)
+        now = count()
+        quiet = quiet + 1 if now == last else 0
+        last = now
 
 
 def _once(message: Any, consumer: Any) -> Callable[[], None]:

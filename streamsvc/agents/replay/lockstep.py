@@ -2,37 +2,45 @@
 
 A round is all requests of one instant:
 
-1. publish the events up to and including that instant;
-2. publish a clock record with the instant to every partition of every event topic, so that quiet
-   entities are aged exactly to it;
-3. publish the requests, each naming the last record of every event partition, so that the scoring
+1. publish the events up to and including that instant, and behind them, to every partition of every
+   event topic, a clock record with the instant, so that quiet entities are aged exactly to it;
+2. publish the requests, each naming the last record of every event partition, so that the scoring
    worker answers with exactly those applied;
-4. wait for every prediction.
+3. wait for every prediction.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
+import uvloop
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from streamsvc.agents.replay.publish import ensure_topics
 from streamsvc.agents.replay.timeline import Timeline
 from streamsvc.definitions.plan import Plan, Service
-from streamsvc.errors import UnavailableError
+from streamsvc.errors import IntegrityError, UnavailableError
 from streamsvc.events.wire import AFTER_HEADER, CLOCK_HEADER, After, format_after, format_clock
 from streamsvc.settings import Settings
 from streamsvc.transport.admin import Admin
-from streamsvc.transport.kafka_config import librdkafka_config
+from streamsvc.transport.kafka_config import aiokafka_config
+from streamsvc.transport.producer import BatchProducer, Record
 
 __all__ = ["LockstepReport", "event_topics", "lockstep"]
 
-_POLL_S = 0.05
-_DELIVERY_S = 30.0
+_POLL_MS = 1_000
+_TRAILING_RECORDS = 1_000
+
+Headers = Sequence[tuple[str, bytes]]
+Partition = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +86,37 @@ def lockstep(
     counts = ensure_topics(settings, topics, partitions)
     ensure_topics(settings, (predictions,), None)
     rounds = _Rounds(settings, timeline, counts, requests, predictions, tuple(event_topics))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(rounds, timeline, requests, answer_timeout_s, on_progress))
+
+
+async def _run(
+    rounds: _Rounds,
+    timeline: Timeline,
+    requests: str,
+    answer_timeout_s: float,
+    on_progress: Callable[[int], None] | None,
+) -> LockstepReport:
     took: list[float] = []
     began = time.monotonic()
     try:
+        await rounds.start()
         for first, asking, end, instant_ms in timeline.rounds(requests):
             start = time.monotonic()
-            rounds.events(first, asking)
             if end > asking:
-                rounds.clocks(instant_ms)
-                rounds.ask(asking, end)
-                rounds.await_answers(answer_timeout_s)
+                await rounds.tell(first, asking, instant_ms)
+                await rounds.ask(asking, end)
+                await rounds.await_answers(answer_timeout_s)
                 took.append((time.monotonic() - start) * 1_000)
-            if on_progress is not None:
-                on_progress(end)
-        rounds.settle()
+                if on_progress is not None:
+                    on_progress(end)
+            else:
+                for low in range(first, end, _TRAILING_RECORDS):
+                    await rounds.publish(low, min(low + _TRAILING_RECORDS, end))
+                    if on_progress is not None:
+                        on_progress(min(low + _TRAILING_RECORDS, end))
     finally:
-        rounds.close()
+        await rounds.close()
     asked = int(np.isin(timeline.file, rounds.asking_files).sum())
     return LockstepReport(
         events=len(timeline) - asked,
@@ -125,48 +148,51 @@ class _Rounds:
         predictions: str,
         event_topics: tuple[str, ...],
     ) -> None:
-        from confluent_kafka import Consumer, Producer
-
         self.answered = 0
         self.asking_files = [i for i, f in enumerate(timeline.files) if f.topic == requests]
+        self._settings = settings
         self._timeline = timeline
         self._requests = requests
+        self._predictions = predictions
         self._places = [file.partitions(counts[file.topic]) for file in timeline.files]
         self._clocked = [(topic, p) for topic in event_topics for p in range(counts[topic])]
-        self._last: dict[tuple[str, int], int] = {}
+        self._last: dict[Partition, int] = {}
         self._open: set[tuple[int, int]] = set()
-        self._pending = 0
-        self._failures: list[str] = []
-        # A broker that is away would be reported twenty times a second; we say so once.
-        base = {**librdkafka_config(settings), "log_level": 2}
-        # A millisecond brings a round's events and the clock behind them to readers as one chunk,
-        # which costs them half of what two do.
-        self._producer = Producer(
-            {**base, "enable.idempotence": True, "linger.ms": 1, "socket.nagle.disable": True}
+        self._producer: BatchProducer
+        self._consumer: Any = None
+
+    async def start(self) -> None:
+        """Connect, and read the predictions from here on."""
+        ends = await asyncio.to_thread(Admin(self._settings).end_offsets, self._predictions)
+        self._producer = BatchProducer(self._settings)
+        await self._producer.start()
+        self._consumer = AIOKafkaConsumer(
+            **aiokafka_config(self._settings), enable_auto_commit=False, auto_offset_reset="none"
         )
-        self._consumer = Consumer(
-            {
-                **base,
-                "group.id": f"streamsvc-lockstep-{predictions}",  # never joined: assigned by hand
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 1_000,
-                "socket.nagle.disable": True,
-            }
-        )
-        self._follow(settings, predictions)
+        try:
+            await self._consumer.start()
+        except KafkaError as error:
+            raise UnavailableError(f"Predictions cannot be read: {error!r}") from error
+        self._consumer.assign([TopicPartition(self._predictions, p) for p in ends])
+        for partition, end in ends.items():
+            self._consumer.seek(TopicPartition(self._predictions, partition), end)
 
-    def events(self, start: int, stop: int) -> None:
-        """Hand over records of the timeline; whoever needs them in the log settles afterwards."""
-        self._produce(start, stop, None, self._acknowledged)
+    async def tell(self, start: int, stop: int, instant_ms: int) -> None:
+        """Publish events and, behind them, the time to every event partition.
 
-    def clocks(self, instant_ms: int) -> None:
-        """Tell every event partition the time, and wait until all records so far are in the log."""
-        headers = [(CLOCK_HEADER, format_clock(instant_ms))]
-        for topic, partition in self._clocked:
-            self._hand_over(topic, None, None, partition, headers, self._acknowledged)
-        self.settle()
+        All in one request to the broker, so that readers get a partition's part as one chunk.
+        """
+        batches = self._batches(start, stop, ())
+        clock: Record = (None, None, [(CLOCK_HEADER, format_clock(instant_ms))])
+        for partition in self._clocked:
+            batches[partition].append(clock)
+        await self._produce(batches.items())
 
-    def ask(self, start: int, stop: int) -> None:
+    async def publish(self, start: int, stop: int) -> None:
+        """Publish events that no request follows."""
+        await self._produce(self._batches(start, stop, ()).items())
+
+    async def ask(self, start: int, stop: int) -> None:
         """Publish the requests."""
         # The request's own topic needs no mention: a request knows where it stands itself.
         after = [
@@ -174,91 +200,61 @@ class _Rounds:
             for topic, partition in self._clocked
             if topic != self._requests
         ]
-        headers = [(AFTER_HEADER, format_after(after))] if after else None
-        self._produce(start, stop, headers, self._asked)
-        self.settle()
+        batches = self._batches(start, stop, [(AFTER_HEADER, format_after(after))] if after else ())
+        # One by one, because each is known by its own offset; they still leave together.
+        singles = [(at, [record]) for at, records in batches.items() for record in records]
+        offsets = await self._produce(singles)
+        places = zip(singles, offsets, strict=True)
+        self._open |= {(partition, offset) for ((_, partition), _), offset in places}
 
-    def await_answers(self, timeout_s: float) -> None:
+    async def await_answers(self, timeout_s: float) -> None:
         """Wait until every open request has its prediction."""
         deadline = time.monotonic() + timeout_s
         while self._open:
-            message = self._consumer.poll(_POLL_S)
-            if message is None:
-                if time.monotonic() > deadline:
-                    partition, offset = min(self._open)
-                    raise UnavailableError(
-                        f"{len(self._open)} requests have no prediction after {timeout_s:g} s, the "
-                        f"first at {self._requests}/{partition}/{offset}; is `streamsvc worker "
-                        f"scoring` running, and is the request in {self._requests}.dead?"
-                    )
-                continue
-            if message.error() is not None:
-                raise UnavailableError(f"Predictions cannot be read: {message.error().str()}")
-            source = orjson.loads(message.value())["source"]
-            if source["topic"] == self._requests:
-                self.answered += 1
-                self._open.discard((source["partition"], source["offset"]))
+            try:
+                fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            except KafkaError as error:
+                raise UnavailableError(f"Predictions cannot be read: {error!r}") from error
+            for message in (m for messages in fetched.values() for m in messages):
+                source = orjson.loads(message.value)["source"]
+                if source["topic"] == self._requests:
+                    self.answered += 1
+                    self._open.discard((source["partition"], source["offset"]))
+            if self._open and time.monotonic() > deadline:
+                partition, offset = min(self._open)
+                raise UnavailableError(
+                    f"{len(self._open)} requests have no prediction after {timeout_s:g} s, the "
+                    f"first at {self._requests}/{partition}/{offset}; is `streamsvc worker "
+                    f"scoring` running, and is the request in {self._requests}.dead?"
+                )
 
-    def settle(self) -> None:
-        """Wait until Kafka holds everything handed over."""
-        # Not `flush`: it looks at its queue every so often, `poll` returns with the first answer.
-        deadline = time.monotonic() + _DELIVERY_S
-        while self._pending and not self._failures and time.monotonic() < deadline:
-            self._producer.poll(_POLL_S)
-        if self._failures or self._pending:
-            raise UnavailableError(
-                f"Kafka did not take {self._pending or len(self._failures)} records: "
-                f"{self._failures[0] if self._failures else 'no answer'}"
-            )
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give the connections back."""
-        self._producer.purge()
-        self._consumer.close()
+        await self._producer.stop()
+        if self._consumer is not None:
+            await self._consumer.stop()
 
-    def _produce(self, start: int, stop: int, headers: Any, on_delivery: Any) -> None:
+    def _batches(
+        self, start: int, stop: int, headers: Headers
+    ) -> defaultdict[Partition, list[Record]]:
+        """Records of the timeline by topic and partition."""
+        batches: defaultdict[Partition, list[Record]] = defaultdict(list)
         files = self._timeline.files
         for i in range(start, stop):
             at, row = int(self._timeline.file[i]), int(self._timeline.row[i])
             key, value = files[at].record(row)
-            partition = int(self._places[at][row])
-            self._hand_over(files[at].topic, key, value, partition, headers, on_delivery)
+            batches[files[at].topic, int(self._places[at][row])].append((key, value, headers))
+        return batches
 
-    def _hand_over(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int,
-        headers: Any,
-        on_delivery: Any,
-    ) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    topic, value, key, partition, on_delivery=on_delivery, headers=headers
-                )
-            except BufferError:
-                self._producer.poll(_POLL_S)
-                continue
-            self._pending += 1
-            return
-
-    def _acknowledged(self, error: Any, message: Any) -> None:
-        self._pending -= 1
-        if error is not None:
-            self._failures.append(str(error))
-            return
-        self._last[message.topic(), message.partition()] = message.offset()
-
-    def _asked(self, error: Any, message: Any) -> None:
-        self._acknowledged(error, message)
-        if error is None:
-            self._open.add((message.partition(), message.offset()))
-
-    def _follow(self, settings: Settings, predictions: str) -> None:
-        """Read the predictions from here on."""
-        from confluent_kafka import TopicPartition
-
-        ends = Admin(settings).end_offsets(predictions)
-        self._consumer.assign([TopicPartition(predictions, p, at) for p, at in ends.items()])
+    async def _produce(self, batches: Iterable[tuple[Partition, list[Record]]]) -> list[int]:
+        """Send, and wait until Kafka holds everything; the offset of the last record of each."""
+        places, sent = [], []
+        for place, records in batches:
+            places.append(place)
+            sent.append(await self._producer.send(*place, records))
+        try:
+            offsets = [offset for offset in await asyncio.gather(*sent) if offset is not None]
+        except IntegrityError as error:
+            raise UnavailableError(f"Kafka did not take records: {error}") from error
+        self._last.update(zip(places, offsets, strict=True))
+        return offsets

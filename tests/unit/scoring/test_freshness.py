@@ -98,7 +98,10 @@ class Store:
         self.error = None
         self.polled = asyncio.Event()
 
-    async def read(self, ids):
+    def disturb(self):
+        pass
+
+    async def changed(self, ids):
         self.reads += 1
         self.polled.set()
         await asyncio.sleep(0)
@@ -109,7 +112,7 @@ class Store:
 
 async def test_a_wait_ends_when_the_marker_covers_the_need():
     store = Store()
-    freshness = Freshness(store.read)
+    freshness = Freshness(store)
     waiting = asyncio.create_task(freshness.wait([NEED], 30))
     await store.polled.wait()
     assert not waiting.done()
@@ -120,7 +123,7 @@ async def test_a_wait_ends_when_the_marker_covers_the_need():
 
 async def test_waits_share_one_poll_and_end_apart():
     store = Store()
-    freshness = Freshness(store.read)
+    freshness = Freshness(store)
     first = asyncio.create_task(freshness.wait([NEED], 30))
     second = asyncio.create_task(freshness.wait([OTHER], 30))
     await store.polled.wait()
@@ -133,7 +136,7 @@ async def test_waits_share_one_poll_and_end_apart():
 
 async def test_a_partition_whose_wait_ran_out_is_not_waited_for_until_it_caught_up():
     store = Store()
-    freshness = Freshness(store.read)
+    freshness = Freshness(store)
     assert await freshness.wait([NEED], 0.005) == {NEED.marker: None}
     assert freshness.lagging == {NEED.marker}
     newer = Need(NEED.marker, "t", 0, 9)
@@ -146,7 +149,7 @@ async def test_a_partition_whose_wait_ran_out_is_not_waited_for_until_it_caught_
 async def test_a_store_that_fails_fails_the_waits_and_not_the_next_ones():
     store = Store()
     store.error = UnavailableError("away")
-    freshness = Freshness(store.read)
+    freshness = Freshness(store)
     with pytest.raises(UnavailableError):
         await freshness.wait([NEED], 30)
     store.error = None

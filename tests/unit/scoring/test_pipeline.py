@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -112,13 +113,17 @@ class Service:
         )
         clock = Clock(lambda: now_ms, lambda: 0.0)
         self.pipeline = Pipeline(
-            service.route, features, self._markers, self.ladder, ThreadPoolExecutor(2), clock
+            service.route, features, self, self.ladder, ThreadPoolExecutor(2), clock
         )
         self.writer = Writer(
             service.route, self.inputs, card(), self.ladder, partitions=3, served_log=True
         )
 
-    async def _markers(self, ids):
+    def disturb(self):
+        pass
+
+    async def changed(self, ids):
+        await asyncio.sleep(0.001)
         return self.reads.markers(ids)
 
     async def score(self, *chunks):

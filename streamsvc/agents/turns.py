@@ -1,0 +1,140 @@
+"""The engine's turns: whatever touches state, on one thread, a turn at a time.
+
+A turn applies what came in since the last one, encodes what goes to the shuffle, and cuts the rows
+that changed. When it is quiet a hand-over between threads costs more than the work itself, so a
+turn is one; under load it takes thousands of records and costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from streamsvc.agents.flusher import IDLE_MARKER_MS, Flush, Flusher, wall_ms
+from streamsvc.agents.inbox import Inbox
+from streamsvc.agents.intake import Intake
+from streamsvc.agents.shuffle_sender import Cycle, ShuffleSender
+from streamsvc.agents.topology import RunningView
+from streamsvc.state.partition import ViewPartition
+from streamsvc.transport.chunks import Delivery, all_arrived
+
+__all__ = ["Turns"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one turn did."""
+
+    applied: list[Delivery]
+    cycles: list[tuple[ShuffleSender, Cycle]]
+    flush: Flush | None
+
+
+class Turns:
+    """Runs turns while there is work, and now and then when there is none."""
+
+    def __init__(
+        self,
+        engine: Executor,
+        intake: Intake,
+        flusher: Flusher,
+        senders: Mapping[str, ShuffleSender],
+        partitions: Callable[[], list[tuple[RunningView, ViewPartition]]],
+        comes_back: Callable[[str], bool],
+        applied: Callable[[Delivery], None],
+        before_commit: Callable[[], Awaitable[None]],
+        committed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`engine` has one thread. `applied` is told of every delivery whose records count."""
+        self._engine = engine
+        self._intake = intake
+        self._flusher = flusher
+        self._senders = senders
+        self._partitions = partitions
+        self._comes_back = comes_back
+        self._applied = applied
+        self._before_commit = before_commit
+        self._committed = committed
+        self._wake = asyncio.Event()
+        self._ending = False
+        self._untold = False
+        """Something was taken since the last flush that somebody may be waiting for."""
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.set()
+
+    async def run(self, inbox: Inbox) -> None:
+        """Take turns until `end`. Raises what a turn, the store or the producer raises."""
+        async with asyncio.TaskGroup() as tasks:
+            while not self._ending:
+                # When it is quiet, rows still age, and markers confirm that nothing is unread.
+                if not inbox.holds(self._open):
+                    await self._woken(IDLE_MARKER_MS / 1_000)
+                await all_arrived(lambda: inbox.received)
+                self._wake.clear()
+                turn = await self._on_engine(inbox.take(self._open))
+                for delivery in turn.applied:
+                    self._applied(delivery)
+                for sender, cycle in turn.cycles:
+                    tasks.create_task(self._after(await sender.send(cycle)))
+                if turn.flush is not None:
+                    tasks.create_task(self._finish(turn.flush))
+
+    def end(self) -> None:
+        """Let the turn that is under way be the last."""
+        self._ending = True
+        self._wake.set()
+
+    async def finish(self) -> None:
+        """After `run`: make everything that was applied durable."""
+        for sender in self._senders.values():
+            await sender.drained()
+        loop = asyncio.get_running_loop()
+        flush = await loop.run_in_executor(
+            self._engine, lambda: self._flusher.begin_last(self._partitions(), wall_ms())
+        )
+        await asyncio.wrap_future(flush.written)
+        await self._flusher.commit(flush, self._before_commit, self._committed)
+
+    def _open(self, topic: str) -> bool:
+        sender = self._senders.get(topic)
+        return sender is None or sender.has_room
+
+    async def _woken(self, timeout_s: float) -> None:
+        handle = asyncio.get_running_loop().call_later(timeout_s, self._wake.set)
+        await self._wake.wait()
+        handle.cancel()
+
+    def _on_engine(self, deliveries: list[Delivery]) -> asyncio.Future[_Turn]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._engine, self._turn, deliveries)
+
+    def _turn(self, deliveries: list[Delivery]) -> _Turn:
+        now_ms = wall_ms()
+        counted = self._intake.take([d.chunk for d in deliveries], now_ms)
+        applied = [d for d, counts in zip(deliveries, counted, strict=True) if counts]
+        offered = self._intake.offered()
+        senders = [(self._senders[topic], offers) for topic, offers in offered.items()]
+        cycles = [(sender, sender.encode(offers)) for sender, offers in senders]
+        topics = {d.chunk.topic for d in applied}
+        self._untold = self._untold or not all(map(self._comes_back, topics))
+        flush = self._flusher.begin(
+            self._partitions(), now_ms, taken=self._untold, idle=not deliveries
+        )
+        if flush is not None:
+            self._untold = False
+        return _Turn(applied, cycles, flush)
+
+    async def _after(self, acknowledged: Awaitable[None]) -> None:
+        await acknowledged
+        self.wake()
+
+    async def _finish(self, flush: Flush) -> None:
+        await asyncio.wrap_future(flush.written)
+        if self._untold:
+            self.wake()
+        if flush.commits:
+            await self._flusher.commit(flush, self._before_commit, self._committed)

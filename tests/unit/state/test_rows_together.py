@@ -1,0 +1,122 @@
+"""Small chunks taken together give each view what they give it one by one."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamsvc.definitions.plan import (
+    Aggregate,
+    EventField,
+    EventSchema,
+    JoinKey,
+    Source,
+    View,
+)
+from streamsvc.events.decode import Decoder
+from streamsvc.events.lateness import NO_WATERMARK
+from streamsvc.state.source import SourceClock, SourcePartition, rows_together
+from streamsvc.transport.columnar_fetch import chunk_of_records
+
+SOURCE = Source(
+    "orders",
+    "orders",
+    EventSchema(
+        tuple(
+            EventField(n, (n,), t)
+            for n, t in (("card", "string"), ("amount", "float64"), ("n", "int64"), ("ts", "int64"))
+        ),
+        "ts",
+        "ms",
+    ),
+    10,
+    10**15,
+    None,
+    archive_path=None,
+)
+
+
+def view(name, udf, column):
+    return View(
+        name=name,
+        source=SOURCE,
+        join_keys=(JoinKey("card", "string"),),
+        aggregates=(Aggregate("f", column, "sum", 1_000, 100),),
+        feature_types={"f": "Float64"},
+        udf=udf,
+        ttl_ms=None,
+        definition_hash=name,
+    )
+
+
+def positive_doubled(frame):
+    if (frame["n"] == 13).any():
+        raise RuntimeError("thirteen")
+    frame = frame[frame["amount"] > 0].copy()
+    frame["twice"] = frame["amount"] * 2.0
+    return frame
+
+
+VIEWS = [view("plain", None, "amount"), view("doubled", positive_doubled, "twice")]
+
+RECORD = st.fixed_dictionaries(
+    {
+        "card": st.none() | st.sampled_from(["a", "b", "çé"]),
+        "amount": st.none() | st.sampled_from([-1.0, 0.5, 3.0]),
+        "n": st.sampled_from([1, 13]),
+        "ts": st.integers(1_000, 1_040),
+    }
+)
+
+
+class Raw:
+    headers = ()
+    key = None
+
+    def __init__(self, offset, value):
+        self.offset, self.value, self.timestamp = offset, orjson.dumps(value), 2_000
+
+
+def events(partition, records):
+    source = SourcePartition(SOURCE, Decoder(SOURCE, max_record_bytes=1_000), partition, 3)
+    source.resume(0, NO_WATERMARK, SourceClock(NO_WATERMARK, False))
+    raw = [Raw(i, record) for i, record in enumerate(records)]
+    return source.read(chunk_of_records("orders", partition, raw, 0, len(raw)))
+
+
+def plain(rows):
+    columns = {name: column.to_pylist() for name, column in rows.columns.items()}
+    parts = [rows.keys.to_bytes_list(), rows.event_time, rows.partition, rows.offset]
+    return list(zip(*(list(p) for p in parts), *columns.values(), strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(RECORD, max_size=4), min_size=1, max_size=3))
+def test_together_is_one_by_one(chunks):
+    parts = [events(partition, records) for partition, records in enumerate(chunks)]
+    found = rows_together(VIEWS, parts)
+    for each, (rows, rejects) in zip(VIEWS, found, strict=True):
+        alone = [part.rows_for(each, part.start) for part in parts]
+        assert sorted(plain(rows)) == sorted(row for r, _ in alone for row in plain(r))
+        for together, (_, apart) in zip(rejects, alone, strict=True):
+            assert sorted((r.row, r.reason, r.error) for r in together) == sorted(
+                (r.row, r.reason, r.error) for r in apart
+            )
+
+
+def test_a_refused_row_is_told_by_its_place_in_its_own_chunk():
+    good = {"card": "a", "amount": 3.0, "n": 1, "ts": 1_000}
+    parts = [events(0, [good, good]), events(1, [good, {**good, "card": None}])]
+    [(rows, rejects)] = rows_together(VIEWS[:1], parts)
+    assert len(rows) == 3
+    assert rejects[0] == []
+    assert [(r.row, r.reason) for r in rejects[1]] == [(1, "null_entity")]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_chunks_without_rows(n):
+    [(rows, rejects), _] = rows_together(VIEWS, [events(p, []) for p in range(n)])
+    assert len(rows) == 0
+    assert rejects == [[]] * n
