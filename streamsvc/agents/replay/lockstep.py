@@ -137,8 +137,7 @@ class _Rounds:
         self._open: set[tuple[int, int]] = set()
         self._pending = 0
         self._failures: list[str] = []
-        # A broker that is away would be reported twenty times a second; we say so once.
-        base = {**librdkafka_config(settings), "log_level": 2}
+        base = librdkafka_config(settings)
         # A millisecond brings a round's events and the clock behind them to readers as one chunk,
         # which costs them half of what two do.
         self._producer = Producer(
