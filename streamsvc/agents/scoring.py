@@ -51,7 +51,6 @@ __all__ = ["ScoringWorker", "run", "run_services", "served_topic"]
 
 log = structlog.get_logger(__name__)
 
-MAX_REQUEST_BYTES = 1 << 20
 THREADS = 4
 INLINE_ROWS = 32
 """Records of so few predictions are written at once: handing them to a thread costs more."""
@@ -101,7 +100,7 @@ class ScoringWorker:
         name = target.service.name
         ladder = _ladder(settings, target)
         reads = StoreReads(connect(settings), project)
-        decoder = Decoder(target.request, max_record_bytes=MAX_REQUEST_BYTES)
+        decoder = Decoder(target.request, max_record_bytes=settings.max_record_bytes)
         clock = Clock()
         features = FeatureReads(
             target.inputs,
