@@ -221,7 +221,8 @@ class FeatureWorker:
         sent = {key: p for sender in self._senders.values() for key, p in sender.sent.items()}
         # Whatever was refused before these rows were offered has to be delivered first.
         await self._dead.flush()
-        durable = self._holdings.durable(sent)
+        # On the engine, where a rebalance installs what was taken over.
+        durable = await self._on_engine(lambda: self._holdings.durable(sent))
         records = []
         for key, progress in sent.items():
             if self._progress_written.get(key) != progress.offset:

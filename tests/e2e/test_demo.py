@@ -63,6 +63,7 @@ def test_a_day_of_flights(triton: Any, tmp_path: Path) -> None:
     assert 0 < report["freshness_ms"]["p50"] <= report["freshness_ms"]["p99"]
     for words in ("[7/8] Replay of 1 day", "Try next:", "predictions tail late_arrival"):
         assert words in done.stderr
+    assert "rdkafka" not in done.stderr  # what the client says to itself
 
     # An impatient user: everything is there already, so the workers are soon up.
     again = subprocess.Popen(
