@@ -24,7 +24,7 @@ class _LibrdkafkaLog:
     """What librdkafka says, at level debug.
 
     It would write on stderr by itself, for each attempt at a broker that is away. Whatever a caller
-    can do something about reaches him as an error.
+    can do something about reaches them as an error.
     """
 
     @staticmethod
