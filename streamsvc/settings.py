@@ -103,8 +103,10 @@ class Settings(BaseSettings):
     """Milliseconds between state commits; bounds what a restart replays."""
     flush_interval_ms: int = Field(0, ge=0)
     """Least milliseconds between two writes of changed rows; 0 writes back to back."""
+
+    # --- Events and requests ---------------------------------------------------------------
     max_record_bytes: int = Field(262_144, ge=1)
-    """Bytes above which an event is refused without being parsed."""
+    """Bytes above which an event or a request is refused without being parsed."""
     max_future_ms: int = Field(3_600_000, ge=0)
     """Milliseconds an event time may lie ahead of its Kafka timestamp before it is refused."""
 

@@ -26,6 +26,7 @@ from streamsvc.agents.shuffle_sender import ShuffleSender
 from streamsvc.agents.topology import Topology, prepare_topology
 from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
+from streamsvc.errors import StreamsvcError
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey
@@ -134,7 +135,9 @@ class FeatureWorker:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if self.app.crash_reason is None:
-            log.error("worker_stops", error=str(error), kind=type(error).__name__)
+            unforeseen = None if isinstance(error, StreamsvcError) else error
+            kind = type(error).__name__
+            log.error("worker_stops", error=str(error), kind=kind, exc_info=unforeseen)
             self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
 
     async def _stop(self) -> None:
@@ -202,7 +205,10 @@ class FeatureWorker:
         sent = {key: p for sender in self._senders.values() for key, p in sender.sent.items()}
         # Whatever was refused before these rows were offered has to be delivered first.
         await self._dead.flush()
-        durable = self._holdings.durable(sent)
+        # On the engine, where a rebalance installs what was taken over.
+        durable, stats = await self._on_engine(
+            lambda: (self._holdings.durable(sent), self._holdings.stats())
+        )
         records = []
         for key, progress in sent.items():
             if self._progress_written.get(key) != progress.offset:
@@ -212,9 +218,7 @@ class FeatureWorker:
             await (await self._producer.send(self.topology.topics.progress, 0, records))
         for held_partition, offset in durable.items():
             self._ledger.release(held_partition, offset)
-        self.metrics.show_state(
-            [(each.view.name, held.state.stats()) for each, held in self._holdings.views.values()]
-        )
+        self.metrics.show_state(stats)
 
 
 async def run(settings: Settings, plan: Plan, instance_id: str | None = None) -> None:

@@ -9,6 +9,7 @@ from streamsvc.agents.topology import RunningView, Topology
 from streamsvc.errors import IntegrityError
 from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
+from streamsvc.features.engine import EngineStats
 from streamsvc.features.tile_batch import TileBatch
 from streamsvc.settings import Settings
 from streamsvc.state.partition import ViewPartition
@@ -181,6 +182,10 @@ class Holdings:
             for each in self._topology.shuffled(topic)
             for group in range(self._settings.key_groups)
         )
+
+    def stats(self) -> list[tuple[str, EngineStats]]:
+        """Size of every state, with the name of its view."""
+        return [(each.view.name, held.state.stats()) for each, held in self.views.values()]
 
     def durable(self, sent: Mapping[ProgressKey, Progress]) -> dict[Partition, int]:
         """Offset below which every effect of a partition's records is durable."""

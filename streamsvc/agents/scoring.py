@@ -20,7 +20,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from streamsvc.agents.scoring_counts import count_batch
 from streamsvc.definitions.plan import Plan, Route, Service, Source
 from streamsvc.definitions.registry import load_plan
-from streamsvc.errors import ConfigurationError
+from streamsvc.errors import ConfigurationError, StreamsvcError
 from streamsvc.events.dead_letters import dead_letters, dead_topic
 from streamsvc.events.decode import Decoder
 from streamsvc.models.artifact import latest_version
@@ -50,7 +50,6 @@ __all__ = ["ScoringWorker", "run", "run_services", "served_topic"]
 
 log = structlog.get_logger(__name__)
 
-MAX_REQUEST_BYTES = 1 << 20
 THREADS = 4
 INLINE_ROWS = 32
 """Records of so few predictions are written at once: handing them to a thread costs more."""
@@ -100,7 +99,7 @@ class ScoringWorker:
         name = target.service.name
         ladder = _ladder(settings, target)
         reads = StoreReads(connect(settings), project)
-        decoder = Decoder(target.request, max_record_bytes=MAX_REQUEST_BYTES)
+        decoder = Decoder(target.request, max_record_bytes=settings.max_record_bytes)
         clock = Clock()
         features = FeatureReads(
             target.inputs,
@@ -209,7 +208,9 @@ class ScoringWorker:
     def _fatal(self, error: BaseException) -> None:
         """Stop the worker: a request that got no answer must not be passed over."""
         if self.app.crash_reason is None:
-            log.error("worker_stops", error=str(error), kind=type(error).__name__)
+            unforeseen = None if isinstance(error, StreamsvcError) else error
+            kind = type(error).__name__
+            log.error("worker_stops", error=str(error), kind=kind, exc_info=unforeseen)
             self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
 
 

@@ -7,7 +7,6 @@ typer at its top; everything else is imported inside its function.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,14 +39,35 @@ VERBS: tuple[tuple[str, str, str], ...] = (
 )
 
 EXIT_CODES = (
-    "[bold]Exit codes[/bold]  0 done · 1 a check that was asked for did not hold, or something "
-    "unforeseen · 2 a setting, argument or definition is wrong · 3 a server cannot be reached or "
-    "cannot run here · 4 going on would lose or repeat data · 130 interrupted"
+    ("0", "done"),
+    ("1", "a check that was asked for did not hold, or something unforeseen"),
+    ("2", "a setting, argument or definition is wrong"),
+    ("3", "a server cannot be reached or cannot run here"),
+    ("4", "going on would lose or repeat data"),
+    ("130", "interrupted"),
 )
 
 
 class _Root(TyperGroup):
-    """The root command: every StreamsvcError ends here, as one message and its exit code."""
+    """The root command: its help, and the end of every StreamsvcError: a message and a code."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The verbs under the names of their panels."""
+        width = max(len(name) for name in self.commands)
+        for panel in dict.fromkeys(panel for _, _, panel in VERBS):
+            with formatter.section(panel):
+                formatter.write_dl(
+                    [
+                        (name.ljust(width), self.commands[name].get_short_help_str(limit=100))
+                        for name, _, of in VERBS
+                        if of == panel
+                    ]
+                )
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The exit codes of all verbs."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl(EXIT_CODES)
 
     def list_commands(self, _ctx: Any) -> list[str]:
         # Typer would list verbs that have verbs of their own last.
@@ -65,9 +85,8 @@ app = typer.Typer(
     cls=_Root,
     name="streamsvc",
     help="Feast stream features and model predictions over Kafka, served live.",
-    epilog=EXIT_CODES,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain help: importing rich's takes longer than all the rest
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -97,15 +116,13 @@ def _global_options(
 
 
 def _register() -> None:
-    for name, module_name, panel in VERBS:
-        if find_spec(f"streamsvc.cli.{module_name}") is None:
-            continue
+    for name, module_name, _ in VERBS:
         module = import_module(f"streamsvc.cli.{module_name}")
         group = getattr(module, "app", None)
         if isinstance(group, typer.Typer):
-            app.add_typer(group, name=name, rich_help_panel=panel)
+            app.add_typer(group, name=name)
         else:
-            app.command(name, rich_help_panel=panel)(getattr(module, name))
+            app.command(name)(getattr(module, name))
 
 
 def _print_error(error: StreamsvcError) -> None:

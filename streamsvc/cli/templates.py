@@ -18,7 +18,7 @@ TEMPLATES = {"flights": "feature_repo"}
 """Template name to its directory in a checkout."""
 
 _MADE_BY_RUNNING = shutil.ignore_patterns(
-    "__pycache__", ".streamsvc", "*.db", "*.pyc", ".*_cache", "demo-report.json"
+    "__pycache__", ".streamsvc", "data", "*.db", "*.pyc", ".*_cache", "demo-report.json"
 )
 
 

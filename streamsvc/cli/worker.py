@@ -24,9 +24,23 @@ InstanceId = Annotated[
 ]
 
 
+def _end_when_told() -> None:
+    """Make SIGTERM and SIGINT end a worker that is still starting with 0, as they do later on.
+
+    At once, because threads may wait for a server that is away: until the worker serves, and takes
+    these signals itself, it holds no partition and has nothing to undo.
+    """
+    import os
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+
+
 @app.command()
 def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
     """Turn events into windowed features in the online store."""
+    _end_when_told()
     from streamsvc.agents.features import run
     from streamsvc.definitions.registry import load_plan
     from streamsvc.errors import DefinitionError
@@ -54,6 +68,7 @@ def scoring(
     instance_id: InstanceId = None,
 ) -> None:
     """Answer requests: fetch features, call the model, publish predictions."""
+    _end_when_told()
     from streamsvc.agents.scoring import run
     from streamsvc.monitor.logs import configure_logs
     from streamsvc.transport.app import run as run_loop

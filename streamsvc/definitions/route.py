@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from streamsvc.definitions.plan import Route
+if TYPE_CHECKING:
+    from streamsvc.definitions.plan import Route
 
 __all__ = ["TAG_PREFIX", "ScoringRoute", "parse_route"]
 
@@ -61,6 +62,8 @@ def parse_route(service: str, tags: Mapping[str, str]) -> tuple[Route | None, li
 
     The route is None where the tags hold none, or hold a mistake.
     """
+    from streamsvc.definitions.plan import Route
+
     given = {k.removeprefix(TAG_PREFIX): v for k, v in tags.items() if k.startswith(TAG_PREFIX)}
     if not given:
         return None, []

@@ -76,7 +76,6 @@ class Watch:
                 "group.id": "streamsvc-demo",
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 500,
-                "log_level": 2,  # a broker that is away would be reported twenty times a second
             }
         )
         try:

@@ -38,6 +38,7 @@ def share_read_positions(
     `partitions` gives the number of partitions of each topic of interest. A partition that nobody
     has published yet is missing from the answer.
     """
+    partitions = dict(partitions)  # a rebalance on another thread may add to the caller's
     commands: list[list[bytes]] = []
     if ours:
         commands.append([b"MSET"])

@@ -56,7 +56,7 @@ class Admin:
     def __init__(self, settings: Settings) -> None:
         self._replication = settings.topic_replication_factor
         self._servers = settings.kafka_bootstrap_servers
-        self._client = AdminClient({**librdkafka_config(settings), "log_level": 3})
+        self._client = AdminClient(librdkafka_config(settings))
 
     def ensure(self, topics: Sequence[TopicSpec]) -> None:
         """Makes the topics that do not exist; leaves the others as they are."""
@@ -158,3 +158,5 @@ class Admin:
             raise ConfigurationError(f"Kafka refused {topic!r}: {error.args[0].str()}") from error
         except TimeoutError as error:
             raise UnavailableError(f"Kafka at {self._servers} did not answer in time") from error
+        finally:
+            self._client.poll(0)  # what the client has to say would pile up

@@ -6,6 +6,7 @@ into the file names that librdkafka wants.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import Any
 
@@ -15,6 +16,21 @@ from streamsvc.settings import Settings
 __all__ = ["aiokafka_config", "broker_urls", "faust_credentials", "librdkafka_config"]
 
 SCHEME = "streamsvc"
+
+log = logging.getLogger("librdkafka")
+
+
+class _LibrdkafkaLog:
+    """What librdkafka says, at level debug.
+
+    It would write on stderr by itself, for each attempt at a broker that is away. Whatever a caller
+    can do something about reaches them as an error.
+    """
+
+    @staticmethod
+    def log(_level: int, message: str, *arguments: object) -> None:
+        """Stands in for `logging.Logger.log`, which confluent_kafka calls from `poll`."""
+        log.debug(message, *arguments)
 
 
 def _tls(settings: Settings) -> bool:
@@ -92,6 +108,7 @@ def librdkafka_config(settings: Settings) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "security.protocol": _protocol(settings),
+        "logger": _LibrdkafkaLog,
     }
     for name, path in (
         ("ssl.ca.location", settings.kafka_ssl_ca),

@@ -18,6 +18,7 @@ from streamsvc.settings import Settings
 from streamsvc.store.client import call, connect
 from streamsvc.store.keys import marker_key, row_keys
 from streamsvc.store.markers import Marker, read_markers, write_marker
+from streamsvc.store.read_positions import ReadPosition, share_read_positions
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
 from streamsvc.store.writer import FencedWriter
@@ -307,3 +308,21 @@ def test_each_refusal_of_a_server_names_its_fix(reply: bytes, fix: str) -> None:
             FencedWriter(client, "p").write("v", keys_of(1), packed([1]))
         server.shutdown(socket.SHUT_RDWR)
     thread.join(10)
+
+
+def test_positions_are_shared_while_topics_are_added(
+    client: redis.Redis, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebalance may add topics while the answer is on its way."""
+    partitions = {"a": 2, "b": 1}
+    execute = client.execute_command
+
+    def slowly(*command: Any) -> Any:
+        partitions[f"added-{len(partitions)}"] = 1
+        return execute(*command)
+
+    monkeypatch.setattr(client, "execute_command", slowly)
+    ours = {("a", 1): ReadPosition(7, 11)}
+    found = share_read_positions(client, project, ours, partitions)
+    assert (found["a"], found["b"]) == ({1: ReadPosition(7, 11)}, {})
+    assert len(partitions) > 2

@@ -143,7 +143,7 @@ def read_truth(bootstrap: str, topic: str, *, keyed: bool = False) -> Truth:
     greatest: dict[int, int] = defaultdict(lambda: -1)
     truth = Truth([], 0, ends)
     while left:
-        for message in consumer.consume(10_000, timeout=10):
+        for message in consumer.consume(min(left, 10_000), timeout=10):
             assert message.error() is None, message.error()
             left -= 1
             headers = dict(message.headers() or [])

@@ -25,12 +25,16 @@ REPOS = Path(__file__).parents[1] / "repos"
 class RunningRepo:
     """A context manager: leaves no process behind, whatever happens inside."""
 
-    def __init__(self, stack, directory: Path, name: str, **environment: str) -> None:
+    def __init__(
+        self, stack, directory: Path, name: str, *, template: Path | None = None, **environment: str
+    ) -> None:
+        """`template` is the repo's directory, REPOS / name by default."""
         self.stack = stack
         self.topic = stack.unique("payments")
         self.project = stack.unique("p").replace("-", "_")
         self.path = directory / name
-        shutil.copytree(REPOS / name, self.path)
+        made_by_running = shutil.ignore_patterns("data", ".streamsvc", "__pycache__")
+        shutil.copytree(template or REPOS / name, self.path, ignore=made_by_running)
         settings = stack.settings
         self.environment = {
             **os.environ,
@@ -53,6 +57,11 @@ class RunningRepo:
     def __exit__(self, *exc: object) -> None:
         for name in list(self.workers):
             self.stop_worker(name)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Event topics of the views."""
+        return (self.topic,)
 
     # --- what a user does ------------------------------------------------------------------
 
@@ -148,8 +157,9 @@ class RunningRepo:
     def send_clocks(self, time_ms: int) -> None:
         headers = [("streamsvc-clock", str(time_ms).encode())]
         producer = self._producer()
-        for partition in range(self.admin.partitions(self.topic)):
-            producer.produce(self.topic, None, None, partition, headers=headers)
+        for topic in self.topics:
+            for partition in range(self.admin.partitions(topic)):
+                producer.produce(topic, None, None, partition, headers=headers)
         assert producer.flush(30) == 0
 
     def dead_letter_reasons(self) -> Counter:
@@ -166,7 +176,7 @@ class RunningRepo:
         consumer.assign([TopicPartition(dead, p, 0) for p in ends])
         left, reasons = sum(ends.values()), {}
         while left:
-            for message in consumer.consume(1_000, timeout=10):
+            for message in consumer.consume(min(left, 1_000), timeout=10):
                 assert message.error() is None, message.error()
                 headers = dict(message.headers())
                 reasons[headers["streamsvc-source"]] = headers["streamsvc-reason"].decode()
@@ -180,19 +190,19 @@ class RunningRepo:
     def plan(self):
         from streamsvc.definitions.registry import load_plan
 
-        with _environment(self.environment):
+        with environment_of(self.environment):
             return load_plan(self.path)
 
     @cached_property
     def store(self):
         from feast import FeatureStore
 
-        with _environment(self.environment):
+        with environment_of(self.environment):
             return FeatureStore(repo_path=str(self.path))
 
     def wait_until_applied(self, timeout_s: float = 90) -> None:
         """Until every view's rows contain every record that the topic holds now."""
-        ends = self.admin.end_offsets(self.topic)
+        ends = {topic: self.admin.end_offsets(topic) for topic in self.topics}
         client = connect(self.settings)
         groups = int(self.environment["STREAMSVC_KEY_GROUPS"])
         deadline = time.monotonic() + timeout_s
@@ -200,10 +210,11 @@ class RunningRepo:
         while time.monotonic() < deadline:
             lag = {}
             for view in self.plan.views:
-                for group in range(groups) if view.shuffled else ends:
+                topic = view.source.topic
+                for group in range(groups) if view.shuffled else ends[topic]:
                     marker = read_markers(client, self.project, view.name, [group])[0]
-                    wanted = ends if view.shuffled else {group: ends[group]}
-                    got = {} if marker is None else marker.applied.get(self.topic, {})
+                    wanted = ends[topic] if view.shuffled else {group: ends[topic][group]}
+                    got = {} if marker is None else marker.applied.get(topic, {})
                     if any(got.get(p, 0) < end for p, end in wanted.items()):
                         lag[f"{view.name}/{group}"] = got
             if not lag:
@@ -214,7 +225,7 @@ class RunningRepo:
         raise AssertionError(f"not applied after {timeout_s} s: {lag} of {ends}\n{logs}")
 
 
-class _environment:  # noqa: N801 - reads as a statement
+class environment_of:  # noqa: N801 - reads as a statement
     """Feast expands ${…} in feature_store.yaml from this process's environment."""
 
     def __init__(self, values: dict[str, str]) -> None:

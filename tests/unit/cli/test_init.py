@@ -14,15 +14,16 @@ def test_copies_the_files_that_people_wrote_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "source"
-    kept = ["feature_store.yaml", "data/events.jsonl", ".feastignore"]
-    made = [".streamsvc/endpoints.json", "__pycache__/a.pyc", "registry.db", "demo-report.json"]
+    kept = ["feature_store.yaml", "seeds/events.jsonl", ".feastignore"]
+    made = [".streamsvc/endpoints.json", "data/departed.parquet", "__pycache__/a.pyc"]
+    made += ["registry.db", "demo-report.json"]
     for name in kept + made:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
     monkeypatch.setattr(templates, "template_path", lambda _: source)
     written = templates.copy_template("flights", tmp_path / "new" / "repo")
     assert sorted(f.relative_to(tmp_path / "new/repo").as_posix() for f in written) == sorted(kept)
-    assert (tmp_path / "new/repo/data/events.jsonl").read_text() == "data/events.jsonl"
+    assert (tmp_path / "new/repo/seeds/events.jsonl").read_text() == "seeds/events.jsonl"
 
 
 def test_overwrites_nothing(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 
 def test_every_exit_code_is_explained() -> None:
     told = set(re.findall(r"^\| (\d+) \|", sections(operations())["Exit codes"], re.M))
-    assert told == set(re.findall(r"(?:^|· |  )(\d+) ", EXIT_CODES))
+    assert told == {code for code, _ in EXIT_CODES}
 
 
 def operations() -> str:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import logging
+import time
+
 import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 from faust import SASLCredentials
 
 from streamsvc.errors import ConfigurationError
@@ -26,6 +31,19 @@ def test_plaintext():
     assert aiokafka_config(settings)["security_protocol"] == "PLAINTEXT"
     assert faust_credentials(settings) is None
     assert librdkafka_config(settings)["security.protocol"] == "PLAINTEXT"
+
+
+@pytest.mark.parametrize("kind", [Producer, Consumer, AdminClient])
+def test_what_librdkafka_says_goes_to_the_log_and_not_to_the_terminal(kind, caplog, capfd):
+    caplog.set_level(logging.DEBUG, "librdkafka")
+    nobody = Settings(kafka_bootstrap_servers="127.0.0.1:1")
+    client = kind(librdkafka_config(nobody) | ({"group.id": "g"} if kind is Consumer else {}))
+    deadline = time.monotonic() + 30
+    while not caplog.records and time.monotonic() < deadline:
+        client.poll(0.05)
+    assert "Connection refused" in caplog.records[0].getMessage()
+    assert {record.levelno for record in caplog.records} == {logging.DEBUG}
+    assert capfd.readouterr().err == ""
 
 
 def test_sasl_reaches_every_client():

@@ -1,0 +1,75 @@
+"""kill -9 in the middle of a replay of flights: features stay exact, every flight is answered."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+from support.flights import SPAN, RunningFlights
+
+PATIENCE_S = 240
+
+
+def instant(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat()
+
+
+@pytest.mark.timeout(500)
+def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
+    with RunningFlights(triton, tmp_path) as repo:
+        deployed = repo.prepare()
+        replay = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "streamsvc", "produce", "--lockstep", "--json"),
+                *("--from", instant(SPAN.start_ms), "--until", instant(SPAN.end_ms)),
+            ],
+            cwd=repo.path,
+            env=repo.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            total = repo.timeline().counts()[repo.requests]
+            kill_when(repo, replay, "features", total // 4)
+            kill_when(repo, replay, "scoring", total // 2)
+            out, said = replay.communicate(timeout=PATIENCE_S)
+        finally:
+            replay.kill()
+            replay.wait()
+        assert replay.returncode == 0, said
+        report = json.loads(out)
+        assert report["requests"] == total
+        repo.assert_features_are_exact()
+
+        answers, asked = repo.answers(), repo.asked()
+        assert len(asked) == len(set(asked.values())) == total
+        assert answers.keys() == asked.keys()
+        repeats = sum(len(of_one) - 1 for of_one in answers.values())
+        assert total <= report["predictions"] <= total + repeats
+        for of_one in answers.values():
+            assert len({a["prediction_id"] for a in of_one}) == 1
+            assert len({a["score"] for a in of_one}) == 1
+        compared = repo.against_history(deployed)
+        assert not compared.differences, compared.differences[:3]
+
+
+def kill_when(repo: RunningFlights, replay: subprocess.Popen, kind: str, predictions: int) -> None:
+    """Kill a worker once so many predictions are there, and start another."""
+    deadline = time.monotonic() + PATIENCE_S
+    while predictions_of(repo) < predictions:
+        assert replay.poll() is None, replay.communicate()
+        assert time.monotonic() < deadline
+    repo.stop_worker(kind, signal.SIGKILL)
+    repo.start_worker(kind, kind)
+
+
+def predictions_of(repo: RunningFlights) -> int:
+    if not repo.admin.exists(repo.predictions):
+        return 0  # the scoring worker makes the topic
+    return sum(repo.admin.end_offsets(repo.predictions).values())
