@@ -315,13 +315,13 @@ def test_positions_are_shared_while_topics_are_added(
 ) -> None:
     """A rebalance may add topics while the answer is on its way."""
     partitions = {"a": 2, "b": 1}
-    execute = client.execute_command
+    pipeline = client.pipeline
 
-    def slowly(*command: Any) -> Any:
+    def slowly(**options: Any) -> Any:
         partitions[f"added-{len(partitions)}"] = 1
-        return execute(*command)
+        return pipeline(**options)
 
-    monkeypatch.setattr(client, "execute_command", slowly)
+    monkeypatch.setattr(client, "pipeline", slowly)
     ours = {("a", 1): ReadPosition(7, 11)}
     found = share_read_positions(client, project, ours, partitions)
     assert (found["a"], found["b"]) == ({1: ReadPosition(7, 11)}, {})
