@@ -64,7 +64,7 @@ from streamsvc.transport.kafka_config import librdkafka_config
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
-PARTITIONS = 4
+PARTITIONS = 2
 WARM_UP_S = 0.5
 CARDS, SHOPS = 50_000, 500
 FUNCTIONS: tuple[AggregateFunction, ...] = ("count", "sum", "mean", "min", "max")

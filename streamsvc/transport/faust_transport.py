@@ -115,6 +115,7 @@ class Consumer(stock.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.ledger = Ledger()
         self._epoch = -1
+        self._fetched_at = 0.0
         self._resume: tuple[int, Mapping[TP, int]] | None = None
         self._seeking = asyncio.Lock()
         self._active_changed = asyncio.Event()
@@ -161,9 +162,12 @@ class Consumer(stock.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """One fetch as messages. What a seek has overtaken is left out; nothing else is."""
+        await self._paced()
         fetch, _ = await self._wait_next_records(timeout)
         if fetch is None or self.should_stop:
             return
+        if fetch:
+            self._fetched_at = self.loop.time()
         async with self._seeking:  # a seek that is under way settles what the epoch is
             pass
         for tp, record in self.scheduler.iterate(fetch):
@@ -179,6 +183,16 @@ class Consumer(stock.Consumer):
                 yield tp, self._chunk_message(ensure_TP(tp), record, slot)
             else:
                 slot.ack()  # transaction markers, aborted or compacted records only
+
+    async def _paced(self) -> None:
+        """Leave a few milliseconds between fetches that bring something.
+
+        Each costs as much as a thousand records do, and when records trickle in, fetching as fast
+        as can be keeps a processor busy with single ones.
+        """
+        pause_s = self._fetched_at + self.transport.fetch_spacing_s - self.loop.time()
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
 
     def _chunk_message(self, tp: TP, chunk: Chunk, slot: Slot) -> ChunkMessage:
         generation = self.app.consumer_generation_id
@@ -335,6 +349,8 @@ class Transport(stock.Transport):
     fetch_max_wait_ms: ClassVar[int] = 100
     """Milliseconds that the broker may hold an empty fetch. It also bounds how long a partition
     that was left out of that fetch has to wait for the next one."""
+    fetch_spacing_s: ClassVar[float] = 0.005
+    """Least seconds between two fetches that bring records."""
     fetch_min_bytes: ClassVar[int] = 1
     """Bytes that the broker waits for; 1 answers as soon as there is anything."""
     isolation_level: ClassVar[str] = "read_committed"
