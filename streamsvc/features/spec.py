@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.columns import I64, U8, Columns, NumericColumn
+from streamsvc.columns import I64, U8, BytesColumn, Columns, NumericColumn
+from streamsvc.definitions.functions import FUNCTIONS, is_function, percent_of, takes
 from streamsvc.definitions.plan import Aggregate, FieldType
 from streamsvc.errors import DefinitionError
+from streamsvc.features.arrays import read_only
 from streamsvc.features.kernels.program import (
+    DISTINCT,
     ENTRY_WORDS,
+    EXTRA_WIDTH,
+    EXTRA_WORDS,
     FLOATS,
-    FUNCTIONS,
     HAS_FIRST,
     HAS_INT_SUM,
     HAS_LAST,
@@ -27,13 +31,26 @@ from streamsvc.features.kernels.program import (
     HAS_MOMENTS,
     HAS_SUM,
     INTS,
+    LATEST,
     NULLS,
     OUTPUT_WORDS,
+    PERCENTILES,
+    TEXT_BITS,
+    TEXT_FIRST,
+    TEXT_LAST,
+    TEXT_MAX,
+    TEXT_MIN,
+    TEXTS,
     WORDS,
     Program,
 )
+from streamsvc.features.kernels.program import FUNCTIONS as PLAIN
 
 __all__ = ["WindowSpec"]
+
+_ANY = {"count"}
+"""Functions that look at a value only to see whether it is null."""
+_CODES = {name: code for code, name in enumerate(PLAIN)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +65,8 @@ class WindowSpec:
     columns: tuple[str, ...]
     """Input columns, sorted."""
     kinds: tuple[int, ...]
+    functions: tuple[str, ...]
+    """Function of each feature."""
     program: Program
 
     @classmethod
@@ -62,23 +81,39 @@ class WindowSpec:
         if mistakes:
             raise DefinitionError(mistakes)
         columns = tuple(sorted({a.column for a in aggregates}))
-        kinds = tuple(_kind(column_types[c]) for c in columns)
+        counted = {c for c in columns if {a.function for a in aggregates if a.column == c} <= _ANY}
+        kinds = tuple(_kind(column_types[c], c in counted) for c in columns)
         return cls(
             features=tuple(a.feature for a in aggregates),
             types={a.feature: _result_type(a, column_types[a.column]) for a in aggregates},
             columns=columns,
             kinds=kinds,
+            functions=tuple(a.function for a in aggregates),
             program=_compile(aggregates, columns, kinds),
         )
 
-    def words(self, columns: Columns, n: int) -> tuple[I64, U8]:
-        """The input as kernels take it: int64 words and validity, each (columns, n)."""
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Positions of the features that are 0, not null, of nothing."""
+        return tuple(i for i, f in enumerate(self.functions) if f in ("count", "count_distinct"))
+
+    def words(self, columns: Columns, n: int) -> tuple[I64, U8, U8]:
+        """The input as kernels take it: int64 words and validity, each (columns, n), and text.
+
+        A word of a text column says where in the text it starts, and how long it is.
+        """
         words = np.zeros((len(self.columns), n), np.int64)
         valid = np.empty((len(self.columns), n), np.uint8)
+        texts: list[U8] = []
         for i, (name, kind) in enumerate(zip(self.columns, self.kinds, strict=True)):
             column = columns[name]
             valid[i] = column.valid
             if kind == NULLS:
+                continue
+            if kind == TEXTS:
+                if not isinstance(column, BytesColumn):
+                    raise TypeError(f"column {name!r} holds numbers, and the spec says strings")
+                words[i] = _text_words(column, texts)
                 continue
             if not isinstance(column, NumericColumn):
                 raise TypeError(f"column {name!r} holds strings, and the spec says numbers")
@@ -88,33 +123,62 @@ class WindowSpec:
                 words[i] = column.values
             else:
                 raise TypeError(f"column {name!r} is {column.values.dtype}, the spec says int64")
-        return words, valid
+        if len(texts) == 1:
+            return words, valid, read_only(texts[0])
+        return words, valid, read_only(np.concatenate(texts) if texts else np.empty(0, np.uint8))
+
+
+def _text_words(column: BytesColumn, texts: list[U8]) -> I64:
+    """Words of a text column; its bytes are added to `texts` unless they are there already."""
+    shift = 0
+    for known in texts:
+        if known is column.data:
+            break
+        shift += len(known)
+    else:
+        texts.append(column.data)
+    return (column.start + shift) << TEXT_BITS | (column.end - column.start)
 
 
 def _mistakes(a: Aggregate, column_types: Mapping[str, FieldType]) -> Iterable[str]:
     if a.column not in column_types:
         yield f"{a.feature}: there is no column {a.column!r}; there are {sorted(column_types)}"
         return
-    if a.function not in FUNCTIONS:
+    if not is_function(a.function):
         yield f"{a.feature}: unknown function {a.function!r}; known are {', '.join(FUNCTIONS)}"
-    elif column_types[a.column] == "string" and a.function != "count":
-        yield f"{a.feature}: {a.function} over the string column {a.column!r}; only count can"
+    elif not takes(a.function, column_types[a.column]):
+        yield f"{a.feature}: {a.function} does not take the {column_types[a.column]} {a.column!r}"
     if a.hop_ms < 1 or a.window_ms < 1:
         yield f"{a.feature}: window and hop must be at least 1 ms"
 
 
-def _kind(field_type: FieldType) -> int:
-    return {"string": NULLS, "int64": INTS, "bool": INTS, "float64": FLOATS}[field_type]
+def _kind(field_type: FieldType, counted: bool) -> int:
+    if field_type == "string":
+        return NULLS if counted else TEXTS
+    return FLOATS if field_type == "float64" else INTS
 
 
 def _result_type(a: Aggregate, column: FieldType) -> FieldType:
-    if a.function == "count":
+    if a.function in ("count", "count_distinct"):
         return "int64"
     if a.function == "sum":
         return "float64" if column == "float64" else "int64"
-    if a.function in ("min", "max", "first", "last"):
+    if a.function in ("min", "max", "first", "last", "latest"):
         return column
     return "float64"
+
+
+def _extra(function: str, kind: int) -> int | None:
+    """Which accumulator beside the plain ones a function needs, None for none."""
+    if function == "count_distinct":
+        return DISTINCT
+    if function == "latest":
+        return LATEST
+    if percent_of(function) is not None:
+        return PERCENTILES
+    if kind == TEXTS and function != "count":
+        return {"min": TEXT_MIN, "max": TEXT_MAX, "first": TEXT_FIRST, "last": TEXT_LAST}[function]
+    return None
 
 
 def _mask(functions: set[str], kind: int) -> int:
@@ -139,42 +203,100 @@ def _mask(functions: set[str], kind: int) -> int:
 def _compile(
     aggregates: Sequence[Aggregate], columns: tuple[str, ...], kinds: tuple[int, ...]
 ) -> Program:
-    hops = sorted({a.hop_ms for a in aggregates})
-    stride: list[int] = []
-    window: list[int] = []
-    entries: list[list[int]] = []
-    outputs: list[tuple[int, int]] = []
-    first_window, first_entry, first_output = [0], [0], [0]
-    for hop in hops:
-        of_group = [a for a in aggregates if a.hop_ms == hop]
-        windows = sorted({a.window_ms for a in of_group})
+    build = _Build(aggregates, columns, kinds)
+    for hop in sorted({a.hop_ms for a in aggregates}):
+        build.add_group(hop)
+    return build.program()
+
+
+class _Build:
+    """The arrays of a program while its groups are added, shortest hop first."""
+
+    def __init__(
+        self, aggregates: Sequence[Aggregate], columns: tuple[str, ...], kinds: tuple[int, ...]
+    ) -> None:
+        self._aggregates = aggregates
+        self._columns = columns
+        self._kinds = kinds
+        self._hops: list[int] = []
+        self._stride: list[int] = []
+        self._window: list[int] = []
+        self._entries: list[list[int]] = []
+        self._extras: list[list[int]] = []
+        self._outputs: list[tuple[int, int]] = []
+        self._first_window, self._first_entry = [0], [0]
+        self._first_extra, self._first_output = [0], [0]
+
+    def add_group(self, hop: int) -> None:
+        """The windows of one hop: their tiles' words, and what is made of them."""
+        of_group = [(i, a) for i, a in enumerate(self._aggregates) if a.hop_ms == hop]
+        windows = sorted({a.window_ms for _, a in of_group})
         width = 1
-        for column in sorted({a.column for a in of_group}):
-            kind = kinds[columns.index(column)]
-            mask = _mask({a.function for a in of_group if a.column == column}, kind)
-            entry = [columns.index(column), kind, width]
+        plain: dict[str, list[tuple[int, Aggregate]]] = {}
+        extras: dict[tuple[str, int], list[tuple[int, Aggregate]]] = {}
+        for i, a in of_group:
+            extra = _extra(a.function, self._kinds[self._columns.index(a.column)])
+            if extra is None:
+                plain.setdefault(a.column, []).append((i, a))
+            else:
+                extras.setdefault((a.column, extra), []).append((i, a))
+        for column, wanted in sorted(plain.items()):
+            at = self._columns.index(column)
+            # Of text beside which there are extras, the entry knows no more than its nulls.
+            kind = NULLS if self._kinds[at] == TEXTS else self._kinds[at]
+            mask = _mask({a.function for _, a in wanted}, kind)
+            entry = [at, kind, width]
             width += 1
             for bit, words in WORDS:
                 entry.append(width if mask & bit else -1)
                 width += words if mask & bit else 0
-            entries.append([*entry, len(first_output) - 1])
-            for length in windows:
-                for position, a in enumerate(aggregates):
-                    if (a.hop_ms, a.column, a.window_ms) == (hop, column, length):
-                        outputs.append((FUNCTIONS.index(a.function), position))
-                first_output.append(len(outputs))
-        stride.append(width)
-        window += windows
-        first_window.append(len(window))
-        first_entry.append(len(entries))
-    return Program(
-        hop=np.array(hops, np.int64),
-        stride=np.array(stride, np.int64),
-        first_window=np.array(first_window, np.int64),
-        first_entry=np.array(first_entry, np.int64),
-        window=np.array(window, np.int64),
-        entries=np.array(entries, np.int64).reshape(-1, ENTRY_WORDS),
-        first_output=np.array(first_output, np.int64),
-        outputs=np.array(outputs, np.int64).reshape(-1, OUTPUT_WORDS),
-        span=np.array([min(window), max(window)], np.int64),
-    )
+            self._entries.append([*entry, self._runs(windows, wanted)])
+        for (column, extra), wanted in sorted(extras.items()):
+            at = self._columns.index(column)
+            handle = {TEXT_FIRST: 3, TEXT_LAST: 3, LATEST: 3}.get(extra, 0)
+            has_payload = extra != LATEST or self._kinds[at] == TEXTS
+            place = width + handle if has_payload else -1
+            run = self._runs(windows, wanted)
+            self._extras.append([extra, at, self._kinds[at], width, place, run])
+            width += EXTRA_WIDTH[extra]
+        self._hops.append(hop)
+        self._stride.append(width)
+        self._window += windows
+        self._first_window.append(len(self._window))
+        self._first_entry.append(len(self._entries))
+        self._first_extra.append(len(self._extras))
+
+    def _runs(self, windows: Sequence[int], wanted: Sequence[tuple[int, Aggregate]]) -> int:
+        """Outputs of one accumulator, window by window; the number of their first run."""
+        first = len(self._first_output) - 1
+        for length in windows:
+            for position, a in wanted:
+                if a.window_ms == length:
+                    percent = percent_of(a.function)
+                    code = percent if percent is not None else _CODES.get(a.function, 0)
+                    self._outputs.append((code, position))
+            self._first_output.append(len(self._outputs))
+        return first
+
+    def program(self) -> Program:
+        """The arrays."""
+
+        def table(rows: Sequence[Sequence[int]], words: int) -> I64:
+            return np.array(rows, np.int64).reshape(-1, words)
+
+        def row(numbers: Sequence[int]) -> I64:
+            return np.array(numbers, np.int64)
+
+        return Program(
+            hop=row(self._hops),
+            stride=row(self._stride),
+            first_window=row(self._first_window),
+            first_entry=row(self._first_entry),
+            window=row(self._window),
+            entries=table(self._entries, ENTRY_WORDS),
+            first_extra=row(self._first_extra),
+            extras=table(self._extras, EXTRA_WORDS),
+            first_output=row(self._first_output),
+            outputs=table(self._outputs, OUTPUT_WORDS),
+            span=row([min(self._window), max(self._window)]),
+        )
