@@ -211,6 +211,6 @@ class WindowState:
         st, program = self._storage.state, self.spec.program
         sizes = np.zeros(4, np.int64)
         measure(st, program, slots, everything, sizes)
-        out = empty_tiles(*sizes.tolist())
+        out = empty_tiles(self.spec, *sizes.tolist())
         take(st, program, slots, everything, out)
         return batch_of(out, aged)

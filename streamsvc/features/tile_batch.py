@@ -32,7 +32,7 @@ class TileBatch:
     change; `tiles` (k,) how many tiles follow for it; `group` and `start` (n,) name a tile: its
     windows' hop, by position in sorted order, and the event time it begins with; `words` the
     tiles' accumulators one after another: as many per tile as its group's `stride - 1`, and then
-    its `payload` (n,) words of sketches and text (see `kernels.serial`).
+    its `payload` (n,) words of sketches and text (see `kernels.serial`), None for none anywhere.
     `aged_ms`: every row that was due by this instant has been emitted, so tiles that had left all
     windows by then are gone; a batch without keys still carries it.
     """
@@ -43,7 +43,7 @@ class TileBatch:
     group: U8
     start: I64
     words: I64
-    payload: I64
+    payload: I64 | None
     aged_ms: int
 
     def __len__(self) -> int:
@@ -54,12 +54,14 @@ class TileBatch:
         """Header, then the arrays, little endian."""
         lengths = self.keys.end - self.keys.start
         key_bytes = b"".join(p.tobytes() for p in _pieces(self.keys))
-        flags = _WITH_PAYLOAD if self.payload.any() else 0
+        payload = b""
+        if self.payload is not None:
+            payload = np.ascontiguousarray(self.payload, "<i8").tobytes()
         return b"".join(
             (
                 _HEADER.pack(
                     _MAGIC,
-                    flags,
+                    0 if self.payload is None else _WITH_PAYLOAD,
                     len(self.keys),
                     len(key_bytes),
                     len(self.start),
@@ -70,7 +72,7 @@ class TileBatch:
                 np.ascontiguousarray(self.as_of, "<i8").tobytes(),
                 np.ascontiguousarray(self.tiles, "<i8").tobytes(),
                 np.ascontiguousarray(self.start, "<i8").tobytes(),
-                np.ascontiguousarray(self.payload, "<i8").tobytes() if flags else b"",
+                payload,
                 np.ascontiguousarray(self.words, "<i8").tobytes(),
                 self.group.tobytes(),
                 key_bytes,
@@ -91,11 +93,9 @@ class TileBatch:
         lengths, as_of, tiles, start, payload, rest = np.split(
             numbers, np.cumsum([k, k, k, n, sized])
         )
-        if not sized:
-            payload = np.zeros(n, np.int64)
         tail = np.frombuffer(raw, np.uint8, n + key_bytes, len(raw) - n - key_bytes)
         keys = packed_keys(tail[n:], np.cumsum(lengths))
-        return cls(keys, as_of, tiles, tail[:n], start, rest, payload, aged_ms)
+        return cls(keys, as_of, tiles, tail[:n], start, rest, payload if sized else None, aged_ms)
 
     def slices(self, spec: WindowSpec, max_bytes: int) -> Iterator[TileBatch]:
         """The batch in pieces of at most about `max_bytes`; at least one.
@@ -103,7 +103,9 @@ class TileBatch:
         A piece has whole keys. Only a key that is too large by itself goes on in the next piece,
         and a tile is never cut.
         """
-        width = spec.program.stride[self.group] - 1 + self.payload
+        width = spec.program.stride[self.group] - 1
+        if self.payload is not None:
+            width = width + self.payload
         words_end = np.concatenate(([0], np.cumsum(width)))
         tiles_end = np.concatenate(([0], np.cumsum(self.tiles)))
         tile_size = np.concatenate(([0], np.cumsum(17 + 8 * width)))
@@ -138,7 +140,7 @@ class TileBatch:
             self.group[first:stop],
             self.start[first:stop],
             self.words[int(words_end[first]) : int(words_end[stop])],
-            self.payload[first:stop],
+            None if self.payload is None else self.payload[first:stop],
             self.aged_ms,
         )
 
@@ -152,7 +154,7 @@ def _pieces(column: BytesColumn) -> list[U8]:
     return [column.data[s:e] for s, e in zip(column.start, column.end, strict=True)]
 
 
-def empty_tiles(keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
+def empty_tiles(spec: WindowSpec, keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
     """Room for a batch of that size."""
     return Tiles(
         keys=np.empty(key_bytes, np.uint8),
@@ -163,7 +165,7 @@ def empty_tiles(keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
         start=np.empty(tiles, np.int64),
         words=np.empty(words, np.int64),
         words_end=np.empty(tiles, np.int64),
-        payload=np.empty(tiles, np.int64),
+        payload=np.empty(tiles if len(spec.program.extras) else 0, np.int64),
     )
 
 
@@ -171,7 +173,8 @@ def batch_of(out: Tiles, aged_ms: int) -> TileBatch:
     """What `take` wrote."""
     keys = packed_keys(out.keys, out.key_end)
     tiles = np.diff(out.tiles_end, prepend=0)
-    return TileBatch(keys, out.as_of, tiles, out.group, out.start, out.words, out.payload, aged_ms)
+    payload = out.payload if out.payload.any() else None
+    return TileBatch(keys, out.as_of, tiles, out.group, out.start, out.words, payload, aged_ms)
 
 
 def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
@@ -179,14 +182,19 @@ def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
     program = spec.program
     if len(batch) and batch.group.max() >= len(program.hop):
         raise IntegrityError("a tile batch of another definition: rebuild the view")
-    words_end = np.cumsum(program.stride[batch.group] - 1 + batch.payload)
+    width = program.stride[batch.group] - 1
+    payload = np.zeros(len(batch) if len(program.extras) else 0, np.int64)
+    if batch.payload is not None:
+        payload = batch.payload
+        width = width + payload
+    words_end = np.cumsum(width)
     total = int(words_end[-1]) if len(words_end) else 0
-    if total != len(batch.words) or int(batch.tiles.sum()) != len(batch):
+    fits = total == len(batch.words) and int(batch.tiles.sum()) == len(batch)
+    if fits and len(payload):
+        sized = (longs(batch.group), longs(batch.words), longs(words_end), longs(payload))
+        fits = bool((payload >= 0).all()) and check_payloads(state, program, *sized)
+    if not fits:
         raise IntegrityError("a tile batch of another definition: rebuild the view")
-    payload = longs(batch.payload)
-    sized = (longs(batch.group), longs(batch.words), longs(words_end), payload)
-    if (batch.payload < 0).any() or not check_payloads(state, program, *sized):
-        raise IntegrityError("a tile batch with payloads of another definition: rebuild the view")
     data, start, end = key_arrays(batch.keys)
     return Inputs(
         data,
@@ -198,5 +206,5 @@ def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
         longs(batch.start),
         longs(batch.words),
         longs(words_end),
-        payload,
+        longs(payload),
     )

@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
     words: I64
     words_end: I64
     payload: I64
-    """Words of tile j that are payload."""
+    """Words of tile j that are payload; empty for a program without extras."""
 
 
 class Tiles(NamedTuple):
@@ -69,7 +69,7 @@ class Tiles(NamedTuple):
     words_end: I64
     """Words of tile j end here; shape (n,)."""
     payload: I64
-    """Words of tile j that are payload; shape (n,)."""
+    """Words of tile j that are payload; shape (n,), or (0,) for a program without extras."""
 
 
 @kernel
@@ -153,7 +153,7 @@ def take(st: State, pg: Program, slots: I64, everything: bool, out: Tiles) -> No
                     word += 1
                 if cx.n_extras > 0:
                     word = write_payloads(cx, group, tile, words, base, word)
-                out.payload[tile_number] = word - base - (stride - 1)
+                    out.payload[tile_number] = word - base - (stride - 1)
                 out.words_end[tile_number] = word
                 tile_number += 1
         out.tiles_end[key] = tile_number
@@ -184,8 +184,10 @@ def load(st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int) 
                 if tile < 0:
                     return key
             width = cx.stride[group] - 1
-            base = batch.words_end[j] - batch.payload[j] - width
-            drop_payloads(cx, group, tile)
+            base = batch.words_end[j] - width
+            if cx.n_extras > 0:
+                base -= batch.payload[j]
+                drop_payloads(cx, group, tile)
             for w in range(width):
                 cx.pool[tile + 1 + w] = words[base + w]
             if cx.n_extras > 0 and not read_payloads(cx, group, tile, words, base, base + width):

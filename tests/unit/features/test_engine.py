@@ -168,7 +168,8 @@ def test_any_interleaving_equals_the_definition(
 
 def canonical(spec: WindowSpec, batch: TileBatch) -> Any:
     """A batch as a mapping, for comparison."""
-    width = (spec.program.stride[batch.group] - 1 + batch.payload).tolist()
+    payload = 0 if batch.payload is None else batch.payload
+    width = (spec.program.stride[batch.group] - 1 + payload).tolist()
     words = iter(batch.words.tolist())
     tiles: dict[Any, Any] = {}
     keys = batch.keys.to_bytes_list()
