@@ -94,7 +94,8 @@ def _fold_percentiles(cx: Context, slot: int, group: int, e: int, out: Output, r
             if total > 0:
                 percent = cx.outputs[o * OUTPUT_WORDS + FUNCTION]
                 out.numbers[at] = ddsketch.percentile(cx, percent, total, first)
-    ddsketch.clear(cx, first, last)
+    if total > 0:
+        ddsketch.clear(cx, first, last)
 
 
 @kernel

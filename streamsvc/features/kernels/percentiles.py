@@ -11,7 +11,8 @@ Of more than MOST_BUCKETS the lowest is added to the one above it. Whatever the 
 this leaves the greatest buckets there ever were, with all that is below in the lowest of them, so
 the payload depends on the numbers alone.
 
-A union is made in the scratch: a counter a bucket, and one bit each to find those in use.
+A union is made in the scratch: a counter a bucket, a bit each to find those in use, and a bit for
+each word of those, because between nought and one lie a thousand of them.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ _SHIFT = 46
 _COUNTS = (1 << _SHIFT) - 1
 _ZERO = 1 << 17
 """Buckets are -2^17 < b < 2^17; in the scratch they start at 0."""
-_SEEN = (2 * _ZERO) // 64
-"""Words of bits ahead of the counters."""
-SCRATCH = _SEEN + 2 * _ZERO
+_SEEN = 2 * _ZERO // 64 // 64
+"""Where the bits of buckets start, behind the bits of their words."""
+_COUNTERS = _SEEN + 2 * _ZERO // 64
+SCRATCH = _COUNTERS + 2 * _ZERO
 _MANTISSA = 63
 
 
@@ -113,8 +115,9 @@ def unite(cx: Context, at: int) -> int:
         entry = cx.pool[i]
         bucket = (entry >> _SHIFT) + _ZERO
         total += entry & _COUNTS
-        cx.scratch[bucket >> 6] |= 1 << (bucket & 63)
-        cx.scratch[_SEEN + bucket] += entry & _COUNTS
+        cx.scratch[bucket >> 12] |= 1 << (bucket >> 6 & 63)
+        cx.scratch[_SEEN + (bucket >> 6)] |= 1 << (bucket & 63)
+        cx.scratch[_COUNTERS + bucket] += entry & _COUNTS
     return total
 
 
@@ -131,6 +134,17 @@ def last_word(cx: Context, at: int) -> int:
     return ((cx.pool[place + cx.pool[place]] >> _SHIFT) + _ZERO) >> 6
 
 
+@inlined
+def _next_word(cx: Context, word: int) -> int:
+    """The first word of bits from `word` on that is not 0; there must be one."""
+    k = word >> 6
+    bits = cx.scratch[k] & (-1 << (word & 63))
+    while bits == 0:
+        k += 1
+        bits = cx.scratch[k]
+    return k << 6 | trailing_zeros(bits)
+
+
 @kernel
 def percentile(cx: Context, percent: int, total: int, first: int) -> float:
     """The number of rank 1 + floor(percent (total - 1) / 100) in the union, within 1/129.
@@ -138,27 +152,33 @@ def percentile(cx: Context, percent: int, total: int, first: int) -> float:
     `first` is a word of bits at or before the first that is not 0.
     """
     left = percent * (total - 1) // 100
-    word = first
+    word = _next_word(cx, first)
     while True:
-        bits = cx.scratch[word]
+        bits = cx.scratch[_SEEN + word]
         while bits != 0:
-            bit = trailing_zeros(bits)
-            left -= cx.scratch[_SEEN + word * 64 + bit]
+            bucket = word << 6 | trailing_zeros(bits)
+            left -= cx.scratch[_COUNTERS + bucket]
             if left < 0:
-                return _number(word * 64 + bit - _ZERO)
+                return _number(bucket - _ZERO)
             bits &= bits - 1
-        word += 1
+        word = _next_word(cx, word + 1)
 
 
 @kernel
 def clear(cx: Context, first: int, last: int) -> None:
-    """Empty the union, whose buckets lie in the words of bits [first, last]."""
-    for word in range(first, last + 1):
-        bits = cx.scratch[word]
+    """Empty the union, whose lowest and greatest buckets are in these words of bits."""
+    word = first
+    while True:
+        bits = cx.scratch[_SEEN + word]
         while bits != 0:
-            cx.scratch[_SEEN + word * 64 + trailing_zeros(bits)] = 0
+            cx.scratch[_COUNTERS + (word << 6 | trailing_zeros(bits))] = 0
             bits &= bits - 1
-        cx.scratch[word] = 0
+        cx.scratch[_SEEN + word] = 0
+        if word == last:
+            break
+        word = _next_word(cx, word + 1)
+    for k in range(first >> 6, (last >> 6) + 1):
+        cx.scratch[k] = 0
 
 
 @kernel
