@@ -82,8 +82,8 @@ class Storage:
 
     @property
     def bytes(self) -> int:
-        """Size of all arrays."""
-        return sum(a.nbytes for a in self.state)
+        """Size of all arrays but the scratch, hardly any of which is ever touched."""
+        return sum(a.nbytes for a in self.state) - self.state.scratch.nbytes
 
     def reserve(self, keys: int) -> None:
         """Room for that many new keys, and for each of them to be rescheduled in every group."""
