@@ -7,9 +7,8 @@ the registers (p = 12) can be made without loss, which is done where a 512th ent
 So a payload, and the estimate made of a union of payloads, depend on the set of values alone: not
 on their order, nor on the tiles they came in.
 
-Up to 511 entries the estimate is their number. Beyond that it is Ertl's improved estimator (2017,
-arXiv:1702.01284, algorithm 6), which needs no tables and has the standard error 1.04 / sqrt(4096) =
-1.6 % at any size.
+Up to 511 entries the estimate is their number. Beyond that it has the standard error
+1.04 / sqrt(4096) = 1.6 % at any size (`kernels.estimate`).
 
 Payload: half words, the first of which is the number of entries; or, in a block of DENSE_CLASS,
 4096 bytes of registers.
@@ -22,6 +21,7 @@ import numpy as np
 from streamsvc.columns import U32
 from streamsvc.features.kernels.bits import leading_zeros
 from streamsvc.features.kernels.context import Context
+from streamsvc.features.kernels.estimate import estimate
 from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import UNIT
 from streamsvc.features.kernels.payload import class_at, place_of, renew
@@ -46,8 +46,6 @@ DENSE_CLASS = 7
 """4096 bytes: the class above the largest sparse one."""
 SPARSE = 511
 """Entries of the largest sparse payload, 2 KiB with the header."""
-_LONGEST = 64 - _P + 1
-"""The greatest register."""
 
 # The scratch: registers, then a hash set of entries + 1 in half words, at most a quarter full.
 _SET = REGISTERS // 8
@@ -212,44 +210,4 @@ def empty_union(cx: Context, count: int) -> None:
 @kernel
 def distinct(cx: Context, count: int) -> int:
     """How many values are in the union."""
-    if count >= 0:
-        return count
-    histogram = np.zeros(_LONGEST + 1, np.int64)
-    for k in range(REGISTERS):
-        histogram[cx.scratch_bytes[k]] += 1
-    m = float(REGISTERS)
-    z = m * _tau(1.0 - histogram[_LONGEST] / m)
-    for k in range(_LONGEST - 1, 0, -1):
-        z = 0.5 * (z + histogram[k])
-    z += m * _sigma(histogram[0] / m)
-    return np.int64(np.rint(m * m / (2.0 * np.log(2.0) * z)))  # type: ignore[return-value]
-
-
-@kernel
-def _sigma(x: float) -> float:
-    """Sum over k of x^(2^k) 2^(k-1), plus x; infinite at 1."""
-    if x == 1.0:
-        return np.inf
-    y, z = 1.0, x
-    while True:
-        x *= x
-        before = z
-        z += x * y
-        y += y
-        if z == before:
-            return z
-
-
-@kernel
-def _tau(x: float) -> float:
-    """A third of 1 - x - sum over k of (1 - x^(2^-k))^2 2^-k; 0 at 0 and at 1."""
-    if x in (0.0, 1.0):
-        return 0.0
-    y, z = 1.0, 1.0 - x
-    while True:
-        x = np.sqrt(x)
-        before = z
-        y *= 0.5
-        z -= (1.0 - x) * (1.0 - x) * y
-        if z == before:
-            return z / 3.0
+    return count if count >= 0 else estimate(cx.scratch_bytes, REGISTERS)
