@@ -555,7 +555,7 @@ def test_the_payments_repo_is_applied_and_loaded_twice_alike(tmp_path: Path) -> 
     )  # fmt: skip
     assert other.stdout.strip() == str([v.definition_hash for v in plan.views])
     assert [v.name for v in plan.views] == [
-        "card_abroad", "card_in_shop", "card_spend", "shop_sales",
+        "card_abroad", "card_habits", "card_in_shop", "card_newest", "card_spend", "shop_sales",
     ]  # fmt: skip
     assert plan.view("card_in_shop").join_keys == (
         JoinKey("card_id", "string"),
