@@ -1,10 +1,11 @@
 """Window engine alone: what one event, one row and one tile cost in CPU time of one core.
 
-    python benchmarks/engine.py [--keys 100000] [--churn 5000000]
+    python benchmarks/engine.py [--keys 100000] [--churn 5000000] [--sketches]
 
 15 features in 3 windows with 3 hops, keys drawn uniformly. First a thin stream, in which nearly
 every event opens a tile in every window, then a dense one. Values are compared with NumPy over the
-raw events before a total is printed.
+raw events before a total is printed. With --sketches: distinct counts and percentiles instead,
+beside a count, and what a tile of each takes for few and for many values.
 """
 
 from __future__ import annotations
@@ -191,6 +192,83 @@ def churn(keys: int) -> None:
     assert gone + state.stats().keys == keys
 
 
+SKETCHES: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("count alone, to compare", ("count",)),
+    ("count_distinct", ("count", "count_distinct")),
+    ("p95", ("count", "p95")),
+    ("p50, p95, p99", ("count", "p50", "p95", "p99")),
+)
+
+
+def sketches(keys: int) -> None:
+    """Cost of an event and a row, in the same windows."""
+    for title, functions in SKETCHES:
+        for values in ("heavy-tailed", "20 distinct"):
+            _run_sketch(keys, title, functions, values)
+
+
+def _run_sketch(keys: int, title: str, functions: tuple[Any, ...], values: str) -> None:
+    aggregates = [Aggregate(f"{f}_{w}", "amount", f, w, h) for w, h in WINDOWS for f in functions]
+    state = WindowState(WindowSpec.of(aggregates, {"amount": "float64"}))
+    rng, meter = np.random.default_rng(0), Meter()
+    events = stream(rng, keys, 20 * keys, START_MS, 40_000)
+    n = len(events["ids"])
+    drawn = rng.integers(0, 20, n) * 7.5 if values == "20 distinct" else rng.lognormal(3, 1.5, n)
+    events["amounts"] = np.asarray(drawn, np.float64)
+    feed(state, events, meter)
+    state.mark_all_changed()
+    rows = meter("emit every key", state.emit, len)
+    verify_sketches(aggregates, rows, events, state.clock_ms)
+    stats = state.stats()
+    snapshot = meter("snapshot", state.snapshot, len)
+    spent = {k: meter.spent[k] / meter.units[k] * 1e9 for k in ("apply", "emit every key")}
+    stored = len(snapshot.to_bytes()) / stats.tiles
+    sizes = f"{stats.bytes / stats.tiles:.0f} bytes a tile, {stored:.0f} stored"
+    print(
+        f"  {title:<24} {values:<13} {spent['apply']:6.0f} ns an event, "
+        f"{spent['emit every key']:6.0f} ns a row, {sizes}"
+    )
+
+
+def verify_sketches(aggregates: list[Aggregate], rows: Any, events: dict[str, Any], t: int) -> None:
+    """Compare 50 emitted keys with NumPy, within the bounds of docs/windows.md."""
+    ids, times, amounts = events["ids"], events["times"], events["amounts"]
+    emitted = rows.keys.data[rows.keys.start[:, None] + np.arange(1, 9)].copy().view(np.int64)[:, 0]
+    for row in np.random.default_rng(1).choice(len(emitted), 50):
+        mine = ids == emitted[row]
+        for a in aggregates:
+            left = (t - a.window_ms) // a.hop_ms * a.hop_ms
+            inside = np.sort(amounts[mine & (times >= left) & (times <= t)])
+            column = rows.values[a.feature]
+            if a.function == "count":
+                assert column.values[row] == len(inside)
+            elif a.function == "count_distinct":
+                assert column.values[row] == len(np.unique(inside))
+            else:
+                want = inside[int(a.function[1:]) * (len(inside) - 1) // 100]
+                assert abs(column.values[row] - want) <= want / 129 * (1 + 1e-9)
+
+
+def tile_bytes() -> None:
+    """One key, one tile: what the payload grows to with the distinct values it has seen."""
+    print("bytes of one tile in memory (stored), by distinct values in it")
+    for function in ("count_distinct", "p95"):
+        found = []
+        for n in (1, 5, 20, 100, 500, 1_000, 10_000, 1_000_000):
+            spec = WindowSpec.of([Aggregate("f", "v", function, 1_000, 1_000)], {"v": "float64"})
+            state = WindowState(spec)
+            values = np.random.default_rng(n).lognormal(3, 1.5, n)
+            ones, zeros = np.ones(n, np.bool_), np.zeros(n, np.int64)
+            column = {"v": NumericColumn(values, ones)}
+            state.apply(key_column(zeros), zeros + START_MS, zeros, zeros, column)
+            tags = state._storage.state.tags.astype(np.int64)
+            free = int((1 << (tags[tags > 0] - 1)).sum())
+            used = (len(tags) - free) * 32 - 32  # without the key
+            words = len(state.snapshot().words)
+            found.append(f"{n:,}: {used:,} ({8 * words:,})")
+        print(f"  {function:<15} {'; '.join(found)}")
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -209,11 +287,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--churn", type=int, default=0)
+    parser.add_argument("--sketches", action="store_true")
     options = parser.parse_args()
     _, took = timed(warm)
     print(f"{datetime.date.today()}, {_processor()}", end=", ")
     print(f"Python {platform.python_version()}, numba {numba.__version__}, numpy {np.__version__}")
     print(f"warm: {took:.1f} s")
+    if options.sketches:
+        print(f"3 windows, {options.keys:,} keys, 20 events a key in 40 s")
+        sketches(options.keys)
+        tile_bytes()
+        return
     run(options.keys, FUNCTIONS)
     run(options.keys, ("count", "mean", "std", "min", "max"))
     history(options.keys, 1_000_000, 300_000)

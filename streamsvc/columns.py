@@ -23,6 +23,7 @@ __all__ = [
     "F64",
     "I64",
     "U8",
+    "U32",
     "Bools",
     "BytesColumn",
     "Column",
@@ -36,6 +37,7 @@ __all__ = [
 I64: TypeAlias = NDArray[np.int64]
 F64: TypeAlias = NDArray[np.float64]
 U8: TypeAlias = NDArray[np.uint8]
+U32: TypeAlias = NDArray[np.uint32]
 Bools: TypeAlias = NDArray[np.bool_]
 
 

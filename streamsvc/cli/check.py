@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamsvc.cli.context import cli_context
+from streamsvc.definitions.plan import LIFETIME_MS
 
 if TYPE_CHECKING:
-    from streamsvc.definitions.plan import Plan
+    from streamsvc.definitions.plan import Plan, View
 
 __all__ = ["check"]
 
@@ -54,7 +55,7 @@ def _print(plan: Plan, console: Any) -> None:
             view.source.topic,
             ", ".join(key.name for key in view.join_keys),
             str(len(view.aggregates)),
-            str(timedelta(milliseconds=max(a.window_ms for a in view.aggregates))),
+            _longest(view),
             "yes" if view.shuffled else "no: declared key",
         )
     console.print(f"[bold]{plan.project}[/bold]: the definitions can run.")
@@ -66,6 +67,18 @@ def _print(plan: Plan, console: Any) -> None:
                 f"{service.route.model} → {service.route.predictions}",
                 highlight=False,
             )
+
+
+def _finite(ms: int) -> int | None:
+    """A window or hop; None for all time."""
+    return None if ms == LIFETIME_MS else ms
+
+
+def _longest(view: View) -> str:
+    windows = {a.window_ms for a in view.aggregates}
+    if LIFETIME_MS not in windows:
+        return str(timedelta(milliseconds=max(windows)))
+    return "latest row" if view.aggregates[0].function == "latest" else "all time"
 
 
 def _summary(plan: Plan) -> dict[str, Any]:
@@ -84,8 +97,8 @@ def _summary(plan: Plan) -> dict[str, Any]:
                         "name": a.feature,
                         "column": a.column,
                         "function": a.function,
-                        "window_ms": a.window_ms,
-                        "hop_ms": a.hop_ms,
+                        "window_ms": _finite(a.window_ms),
+                        "hop_ms": _finite(a.hop_ms),
                     }
                     for a in view.aggregates
                 ],

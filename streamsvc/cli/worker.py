@@ -52,9 +52,7 @@ def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
     configure_logs(settings)
     plan = load_plan(context.repo, settings.max_future_ms)
     if not plan.views:
-        raise DefinitionError(
-            ["No StreamFeatureView with aggregations is applied: run `feast apply` in the repo."]
-        )
+        raise DefinitionError(["No StreamFeatureView is applied: run `feast apply` in the repo."])
     run_loop(run(settings, plan, instance_id))
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LIFETIME_MS",
     "Aggregate",
-    "AggregateFunction",
     "BatchView",
     "EventField",
     "EventSchema",
@@ -34,9 +34,8 @@ __all__ = [
 
 FieldType: TypeAlias = Literal["int64", "float64", "bool", "string"]
 TimeUnit: TypeAlias = Literal["iso8601", "s", "ms", "us", "ns"]
-AggregateFunction: TypeAlias = Literal[
-    "count", "sum", "mean", "min", "max", "std", "var", "first", "last"
-]
+LIFETIME_MS: Final = 2**60
+"""Window and hop of an aggregate over everything since the beginning: a tile that never ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +89,12 @@ class JoinKey:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One windowed feature."""
+    """One feature of a windowed view, over a window or, with LIFETIME_MS, over all time."""
 
     feature: str
     column: str
-    function: AggregateFunction
+    function: str
+    """See `definitions.functions`."""
     window_ms: int
     hop_ms: int
     """Left edge of the window moves on this grid; tiles are this wide."""
@@ -102,7 +102,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One StreamFeatureView with aggregations."""
+    """One StreamFeatureView; of one without aggregations each column is its `latest`."""
 
     name: str
     source: Source

@@ -65,7 +65,8 @@ def try_udf(
             f"at most once and under its own index."
         ]
     wrong = _differences(what, whole.sort_index(), pd.concat(single).sort_index())
-    return {str(name): _type_of(whole[name]) for name in whole.columns}, wrong
+    kinds = {str(name): _type_of(whole[name]) for name in whole.columns}
+    return {name: kind for name, kind in kinds.items() if kind is not None}, wrong
 
 
 def _differences(what: str, whole: pd.DataFrame, single: pd.DataFrame) -> list[str]:
@@ -80,14 +81,17 @@ def _differences(what: str, whole: pd.DataFrame, single: pd.DataFrame) -> list[s
     return [f"{what}: column {', '.join(differing)} of its udf depends on other rows; {remedy}"]
 
 
-def _type_of(series: pd.Series[Any]) -> FieldType:
+def _type_of(series: pd.Series[Any]) -> FieldType | None:
+    """None for what is neither numbers nor text."""
     from pandas.api import types
 
     if types.is_bool_dtype(series.dtype):
         return "bool"
     if types.is_integer_dtype(series.dtype) or types.is_datetime64_any_dtype(series.dtype):
         return "int64"
-    return "float64" if types.is_float_dtype(series.dtype) else "string"
+    if types.is_float_dtype(series.dtype):
+        return "float64"
+    return "string" if all(isinstance(value, str) for value in series.dropna()) else None
 
 
 def _same(left: pd.Series[Any], right: Any) -> bool:

@@ -9,14 +9,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
-from streamsvc.definitions.plan import AggregateFunction, EventSchema, FieldType, JoinKey
+from streamsvc.definitions.functions import (
+    FUNCTIONS,
+    functions_of,
+    is_function,
+    percent_of,
+    takes,
+)
+from streamsvc.definitions.plan import EventSchema, FieldType, JoinKey
 from streamsvc.definitions.route import TAG_PREFIX
 from streamsvc.definitions.windows import LEAST_HOP_MS, MOST_TILES, default_hop_ms
 
 __all__ = [
-    "FUNCTIONS",
     "check_features",
     "check_function",
     "check_tags",
@@ -29,16 +35,24 @@ __all__ = [
     "nearest",
 ]
 
-FUNCTIONS: tuple[str, ...] = get_args(AggregateFunction)
-_OTHER_NAMES = {"avg": "mean", "average": "mean", "stddev": "std", "variance": "var"}
+_OTHER_NAMES = {
+    "avg": "mean",
+    "average": "mean",
+    "stddev": "std",
+    "variance": "var",
+    "median": "p50",
+    "nunique": "count_distinct",
+    "approx_count_distinct": "count_distinct",
+    "latest": "last",
+}
 _KEY_TYPES: Mapping[str, FieldType] = {
     "String": "string",
     "Int32": "int64",
     "Int64": "int64",
     "UnixTimestamp": "int64",
 }
-_FLOATS = ("Float32", "Float64")
-_INTEGERS = ("Int32", "Int64")
+_FLOATS = ("Float64", "Float32")
+_INTEGERS = ("Int64", "Int32")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -72,7 +86,7 @@ def check_tags(what: str, tags: Mapping[str, str], known: Iterable[str]) -> list
 
 def check_function(what: str, function: str) -> list[str]:
     """Whether an aggregation function exists."""
-    if function in FUNCTIONS:
+    if is_function(function) and function != "latest":
         return []
     other = _OTHER_NAMES.get(function)
     hint = f"did you mean {other!r}?" if other else nearest(function, FUNCTIONS)
@@ -108,15 +122,32 @@ def check_window(what: str, window_ms: int, slide_ms: int | None, tiling_ms: int
 
 def check_types(what: str, function: str, column: FieldType, declared: str) -> list[str]:
     """Whether a function takes such a column, and the declared feature type holds its result."""
-    if column == "string" and function != "count":
-        return [f"{what}: {function} of a string column; only count takes strings."]
-    fits: tuple[str, ...] = _FLOATS
-    if function == "count" or (function not in {"mean", "std", "var"} and column != "float64"):
-        fits = (*_INTEGERS, *_FLOATS)
+    kind = f"{'an' if column == 'int64' else 'a'} {column}"
+    if not takes(function, column):
+        return [
+            f"{what}: {function} of {kind} column; functions of {kind} are {functions_of(column)}."
+        ]
+    fits = _holding(function, column)
     if declared in fits:
         return []
-    shown = "Int64" if "Int64" in fits else "Float64"
-    return [f"{what}: {function} of {column} does not fit in {declared}; declare it {shown}."]
+    of = f"{kind} column" if function == "latest" else f"{function} of {column}"
+    return [f"{what}: {of} does not fit in {declared}; declare it {fits[0]}."]
+
+
+def _holding(function: str, column: FieldType) -> tuple[str, ...]:
+    """Feature types that hold the result of a function, the best first."""
+    if function in {"count", "count_distinct"}:
+        return (*_INTEGERS, *_FLOATS)
+    if function in {"mean", "std", "var"} or percent_of(function) is not None:
+        return _FLOATS
+    if function == "sum" and column == "bool":
+        return (*_INTEGERS, *_FLOATS)
+    return {
+        "string": ("String",),
+        "bool": ("Bool", *_INTEGERS, *_FLOATS),
+        "int64": (*_INTEGERS, *_FLOATS),
+        "float64": _FLOATS,
+    }[column]
 
 
 def check_features(what: str, declared: Iterable[str], computed: Iterable[str]) -> list[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
+from streamsvc.definitions.aggregates import check_ttl, latest_row, windowed_aggregates
 from streamsvc.definitions.plan import (
-    Aggregate,
-    AggregateFunction,
     FieldType,
     JoinKey,
     Source,
@@ -16,11 +15,7 @@ from streamsvc.definitions.plan import (
 from streamsvc.definitions.row_by_row import try_udf
 from streamsvc.definitions.validate import (
     check_features,
-    check_function,
     check_tags,
-    check_types,
-    check_window,
-    duration,
     field_types,
     join_keys_of,
     milliseconds,
@@ -46,11 +41,6 @@ def compile_view(
             f"{what}: its source is {'none' if stream is None else type(stream).__name__}; "
             f"streamed features need a KafkaSource."
         )
-    if not feast_view.aggregations:
-        wrong.append(
-            f"{what}: has no aggregations; add them (the latest value is "
-            f"Aggregation(function='last', …)), or make it a FeatureView."
-        )
     join_keys = join_keys_of(what, feast_view, wrong)
     source = None if stream is None else sources.get(stream.name)
     if wrong or source is None:
@@ -70,13 +60,15 @@ def compile_view(
         _check_join_keys(what, join_keys, source, kinds, wrong)
     keys = {key.name for key in join_keys}
     declared = {f.name: str(f.dtype) for f in feast_view.features if f.name not in keys}
-    computed = [a.resolved_name(a.time_window) for a in feast_view.aggregations]
-    wrong += check_features(what, declared, computed)
-    aggregates = tuple(
-        sorted(_aggregates(what, feast_view, kinds, declared, wrong), key=lambda a: a.feature)
-    )
     ttl_ms = milliseconds(feast_view.ttl) if feast_view.ttl else None
-    wrong += _check_ttl(what, ttl_ms, aggregates)
+    if feast_view.aggregations:
+        computed = [a.resolved_name(a.time_window) for a in feast_view.aggregations]
+        wrong += check_features(what, declared, computed)
+        found = windowed_aggregates(what, feast_view, source, kinds, declared, wrong)
+        wrong += check_ttl(what, ttl_ms, found)
+    else:
+        found = latest_row(what, feast_view, source, kinds, declared, wrong)
+    aggregates = tuple(sorted(found, key=lambda a: a.feature))
     mistakes += wrong
     if wrong or kinds is None:
         return None
@@ -153,58 +145,3 @@ def _check_join_keys(
                 f"{what}: entity column {key.name!r} is {key.type}, but {kind} in the events; "
                 f"declare the entity's value_type accordingly."
             )
-
-
-def _aggregates(
-    what: str,
-    feast_view: Any,
-    kinds: Mapping[str, FieldType] | None,
-    declared: Mapping[str, str],
-    mistakes: list[str],
-) -> list[Aggregate]:
-    found = []
-    tiling = feast_view.tiling_hop_size
-    tiling_ms = milliseconds(tiling) if tiling else None
-    for aggregation in feast_view.aggregations:
-        name = aggregation.resolved_name(aggregation.time_window)
-        which = f"{what}, feature {name!r}"
-        wrong = check_function(which, aggregation.function)
-        if kinds is not None and aggregation.column not in kinds:
-            wrong.append(
-                f"{which}: there is no column {aggregation.column!r}; "
-                f"{nearest(aggregation.column, kinds)}"
-            )
-        elif kinds is not None and not wrong and name in declared:
-            kind = kinds[aggregation.column]
-            if kind == "string" and feast_view.udf is not None:
-                wrong.append(f"{which}: text that a udf returns is not counted; count a number.")
-            else:
-                wrong += check_types(which, aggregation.function, kind, declared[name])
-        window_ms = hop_ms = 0
-        if aggregation.time_window is None:
-            wrong.append(f"{which}: has no time_window; set one.")
-        else:
-            window_ms = milliseconds(aggregation.time_window)
-            slide = aggregation.slide_interval
-            try:
-                hop_ms = check_window(
-                    which, window_ms, milliseconds(slide) if slide else None, tiling_ms
-                )
-            except ValueError as error:
-                wrong.append(str(error))
-        mistakes += wrong
-        if not wrong:
-            function = cast(AggregateFunction, aggregation.function)
-            found.append(Aggregate(name, aggregation.column, function, window_ms, hop_ms))
-    return found
-
-
-def _check_ttl(what: str, ttl_ms: int | None, aggregates: tuple[Aggregate, ...]) -> list[str]:
-    longest = max((a.window_ms for a in aggregates), default=0)
-    if ttl_ms is None or ttl_ms >= longest:
-        return []
-    return [
-        f"{what}: its ttl of {duration(ttl_ms)} is shorter than its window of "
-        f"{duration(longest)}, so values would vanish while they still hold; set ttl to at least "
-        f"the window, or leave it out."
-    ]

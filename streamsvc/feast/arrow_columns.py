@@ -65,8 +65,10 @@ def epoch_ms(array: Any) -> NumericColumn:
     return NumericColumn(ms.astype(np.int64), _valid(flat))
 
 
-def arrow_of(column: NumericColumn, dtype: Any) -> Any:
-    """A numeric column as an Arrow array of that type, null where it is null."""
+def arrow_of(column: Column, dtype: Any) -> Any:
+    """A column as an Arrow array of that type, null where it is null."""
+    if isinstance(column, BytesColumn):
+        return pa.array(column.to_pylist(), dtype)
     return pa.array(column.values, mask=~column.valid).cast(dtype)
 
 

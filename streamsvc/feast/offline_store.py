@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from feast import OnDemandFeatureView, StreamFeatureView
+from feast import KafkaSource, OnDemandFeatureView, StreamFeatureView
 from feast.infra.offline_stores import duckdb as feast_duckdb
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.infra.offline_stores.ibis import IbisRetrievalJob
@@ -234,7 +234,10 @@ class _Asked:
 
 
 def _is_windowed(feast_view: Any) -> bool:
-    return isinstance(feast_view, StreamFeatureView) and bool(feast_view.aggregations)
+    """Whether the engine runs it: with windows, or for the latest row of a Kafka topic."""
+    if not isinstance(feast_view, StreamFeatureView):
+        return False
+    return bool(feast_view.aggregations) or isinstance(feast_view.stream_source, KafkaSource)
 
 
 def _compiled(feast_views: Sequence[Any], repo: Path) -> dict[str, View]:

@@ -47,7 +47,7 @@ def windowed_features(
     archive: Archive,
     keys: Mapping[str, Column],
     query_time: I64,
-) -> dict[str, NumericColumn]:
+) -> dict[str, Column]:
     """These features of a view for n entities at n instants, shape (n,) each.
 
     `keys` holds the join keys; where one is null every feature is null. `query_time` is in
@@ -64,7 +64,7 @@ def windowed_features(
 
 def _at(
     view: View, aggregates: Sequence[Aggregate], archive: Archive, keys: BytesColumn, times: I64
-) -> dict[str, NumericColumn]:
+) -> dict[str, Column]:
     rows = archive.rows
     if len(times):
         # Events before every window of every row change nothing.
@@ -99,13 +99,17 @@ def _fields_of(view: View) -> set[str]:
     return {a.column for a in view.aggregates} | {k.name for k in view.join_keys}
 
 
-def _spread(column: NumericColumn, rows: I64, n: int) -> NumericColumn:
+def _spread(column: Column, rows: I64, n: int) -> Column:
     if len(rows) == n:
         return column
     at = np.zeros(n, np.int64)
     at[rows] = np.arange(len(rows))
     valid = np.zeros(n, np.bool_)
     valid[rows] = column.valid
+    if isinstance(column, BytesColumn):
+        nothing = np.zeros(n, np.int64)
+        start, end = (c[at] if len(rows) else nothing for c in (column.start, column.end))
+        return BytesColumn(column.data, start, end, valid)
     if len(rows) == 0:
         return NumericColumn(at, valid)
     return NumericColumn(column.values[at], valid)

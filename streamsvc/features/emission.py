@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.columns import I64, U8, BytesColumn, NumericColumn
+from streamsvc.columns import I64, U8, BytesColumn, Column, NumericColumn
 from streamsvc.features.arrays import packed_keys
 from streamsvc.features.kernels.emit import Rows
+from streamsvc.features.kernels.program import TEXT_BITS
 from streamsvc.features.spec import WindowSpec
 
-__all__ = ["Emission", "emission_of", "empty_rows", "feature_columns"]
+__all__ = ["Emission", "emission_of", "empty_rows", "empty_texts", "feature_columns"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +24,7 @@ class Emission:
     """
 
     keys: BytesColumn
-    values: dict[str, NumericColumn]
+    values: dict[str, Column]
     as_of: I64
     valid_until: I64
 
@@ -32,7 +33,7 @@ class Emission:
 
 
 def empty_rows(spec: WindowSpec, n: int) -> Rows:
-    """Room for n rows. The key bytes may turn out too few."""
+    """Room for n rows. The bytes of keys and texts may turn out too few."""
     return Rows(
         out=np.empty((len(spec.features), n), np.int64),
         valid=np.empty((len(spec.features), n), np.uint8),
@@ -40,22 +41,28 @@ def empty_rows(spec: WindowSpec, n: int) -> Rows:
         valid_until=np.empty(n, np.int64),
         keys=np.empty(32 * n, np.uint8),
         key_end=np.empty(n, np.int64),
+        texts=empty_texts(spec, n),
     )
+
+
+def empty_texts(spec: WindowSpec, n: int) -> U8:
+    """Some room for the text of n rows; it may turn out too little."""
+    return np.empty(16 * n * sum(kind == "string" for kind in spec.types.values()), np.uint8)
 
 
 def emission_of(spec: WindowSpec, rows: Rows) -> Emission:
     """Filled rows as columns."""
     return Emission(
         packed_keys(rows.keys, rows.key_end),
-        feature_columns(spec, rows.out, rows.valid),
+        feature_columns(spec, rows.out, rows.valid, rows.texts),
         rows.as_of,
         rows.valid_until,
     )
 
 
-def feature_columns(spec: WindowSpec, out: I64, valid: U8) -> dict[str, NumericColumn]:
+def feature_columns(spec: WindowSpec, out: I64, valid: U8, texts: U8) -> dict[str, Column]:
     """What kernels wrote, (features, n) words, as columns of each feature's own type."""
-    columns = {}
+    columns: dict[str, Column] = {}
     for i, name in enumerate(spec.features):
         kind = spec.types[name]
         words, ok = out[i], valid[i].view(np.bool_)
@@ -63,6 +70,9 @@ def feature_columns(spec: WindowSpec, out: I64, valid: U8) -> dict[str, NumericC
             columns[name] = NumericColumn(words.view(np.float64), ok)
         elif kind == "bool":
             columns[name] = NumericColumn(words != 0, ok)
+        elif kind == "string":
+            start = words >> TEXT_BITS
+            columns[name] = BytesColumn(texts, start, start + (words & ((1 << TEXT_BITS) - 1)), ok)
         else:
             columns[name] = NumericColumn(words, ok)
     return columns

@@ -34,12 +34,13 @@ from streamsvc.features.kernels.layout import (
     COUNT,
     EXPIRED,
     KEY_BLOCK,
+    LIFETIME,
     N_CHANGED,
     N_KEYS,
     N_TILES,
     NEED_KEY,
-    NEVER,
     SLOT_TOP,
+    TEXT_TOP,
     TIME,
     State,
 )
@@ -47,7 +48,7 @@ from streamsvc.features.kernels.persist import load, measure, take
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.schedule import next_due
 from streamsvc.features.spec import WindowSpec
-from streamsvc.features.storage import SLICE, Storage
+from streamsvc.features.storage import SLICE, Storage, grow_texts
 from streamsvc.features.tile_batch import TileBatch, arrays_of, batch_of, empty_tiles
 
 __all__ = ["EngineStats", "WindowState"]
@@ -90,7 +91,7 @@ class WindowState:
         """The earliest instant at which a key's values change by age, None without keys."""
         if self._next_due is None:
             self._next_due = int(next_due(self._storage.state, self.spec.program))
-        return None if self._next_due == NEVER else self._next_due
+        return None if self._next_due >= LIFETIME else self._next_due
 
     @property
     def n_due(self) -> int:
@@ -116,12 +117,12 @@ class WindowState:
         store = self._storage
         self._next_due = None
         expired = int(store.state.meta[EXPIRED])
-        words, valid = self.spec.words(columns, n)
+        words, valid, texts = self.spec.words(columns, n)
         times = longs(event_time)
         clocks = longs(np.maximum(np.maximum.accumulate(times), self.clock_ms))
         where = np.empty(n, np.int64)
         locating = (*key_arrays(keys), times, clocks, where)
-        updating = (times, longs(partition), longs(offset), words, valid, clocks, where)
+        updating = (times, longs(partition), longs(offset), words, valid, texts, clocks, where)
         for low in range(0, n, SLICE):
             high = min(low + SLICE, n)
             store.reserve(high - low)
@@ -167,7 +168,7 @@ class WindowState:
         """
         store, program = self._storage, self.spec.program
         self._next_due = None
-        batch = arrays_of(tiles, self.spec)
+        batch = arrays_of(tiles, self.spec, store.state)
         for low in range(0, len(tiles.keys), SLICE):
             high = min(low + SLICE, len(tiles.keys))
             store.reserve(high - low)
@@ -193,6 +194,7 @@ class WindowState:
         n = waiting if limit is None else min(limit, waiting)
         rows = empty_rows(self.spec, n)
         self._next_due = None
+        self._storage.state.meta[TEXT_TOP] = 0
         row = 0
         while row < n:
             self._storage.reserve_instants(SLICE)
@@ -200,6 +202,7 @@ class WindowState:
             row = step(st, self.spec.program, rows, row, min(row + SLICE, n))
             if st.meta[NEED_KEY] > len(rows.keys):
                 rows.keys.resize(max(2 * len(rows.keys), int(st.meta[NEED_KEY])), refcheck=False)
+            grow_texts(rows.texts, st)
         return emission_of(self.spec, rows)
 
     def _take(self, slots: I64, *, everything: bool) -> TileBatch:
@@ -208,6 +211,6 @@ class WindowState:
         st, program = self._storage.state, self.spec.program
         sizes = np.zeros(4, np.int64)
         measure(st, program, slots, everything, sizes)
-        out = empty_tiles(*sizes.tolist())
+        out = empty_tiles(self.spec, *sizes.tolist())
         take(st, program, slots, everything, out)
         return batch_of(out, aged)

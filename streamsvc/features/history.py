@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamsvc.columns import I64, BytesColumn, Columns, NumericColumn
+from streamsvc.columns import I64, BytesColumn, Column, Columns
 from streamsvc.features.arrays import key_arrays, longs, read_only
-from streamsvc.features.emission import feature_columns
-from streamsvc.features.kernels.program import COUNT, FUNCTION, POSITION
+from streamsvc.features.emission import empty_texts, feature_columns
 from streamsvc.features.kernels.replay import intern_keys, look_up, replay
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.storage import SLICE, Storage
@@ -28,18 +27,18 @@ def features_at(
     columns: Columns,
     query_keys: BytesColumn,
     query_time: I64,
-) -> dict[str, NumericColumn]:
+) -> dict[str, Column]:
     """f(key, t) for every query, over all events with time <= t, in the order of the queries.
 
     Events may come in any order; those without a key are left out, and a query without a key
     finds nothing. Columns are sorted by feature, of the types in `spec.types`.
     """
     n, queries = len(events_keys), len(query_keys)
-    words, valid = spec.words(columns, n)
+    words, valid, texts = spec.words(columns, n)
     out = np.zeros((len(spec.features), queries), np.int64)
-    counts = spec.program.outputs[:, FUNCTION] == COUNT
     out_valid = np.zeros((len(spec.features), queries), np.uint8)
-    out_valid[spec.program.outputs[counts, POSITION]] = True
+    out_valid[list(spec.counts)] = True
+    out_texts = empty_texts(spec, queries)
 
     store = Storage(spec)
     wanted = key_arrays(query_keys)
@@ -59,7 +58,7 @@ def features_at(
     is_query = np.arange(len(slot)) >= len(events)
     order = np.lexsort((is_query, time, slot))
     steps = (slot[order], is_query[order], np.concatenate((events, rows))[order])
-    chunk = (longs(event_time), longs(partition), longs(offset), words, valid)
-    target = (longs(query_time), out, out_valid)
-    store.complete(replay, 0, len(order), *steps, *chunk, *target)
-    return feature_columns(spec, out, out_valid)
+    chunk = (longs(event_time), longs(partition), longs(offset), words, valid, texts)
+    target = (longs(query_time), out, out_valid, out_texts)
+    store.complete(replay, 0, len(order), *steps, *chunk, *target, texts=out_texts)
+    return feature_columns(spec, out, out_valid, out_texts)

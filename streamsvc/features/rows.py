@@ -61,11 +61,12 @@ NO_ROWS = EntityRows(
 def column_types(view: View) -> dict[str, FieldType]:
     """Type of every column that the view aggregates.
 
-    A column that the udf makes is a float64: pandas cannot hold a null in an integer column, so the
+    A number that the udf makes is a float64: pandas cannot hold a null in an integer column, so the
     type would otherwise change from chunk to chunk.
     """
     declared = {f.name: f.type for f in view.source.schema.fields}
-    return {a.column: declared.get(a.column, "float64") for a in view.aggregates}
+    known = {**declared, **view.column_types}
+    return {a.column: known.get(a.column, "float64") for a in view.aggregates}
 
 
 def entity_rows(

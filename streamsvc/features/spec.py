@@ -12,28 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.columns import I64, U8, Columns, NumericColumn
+from streamsvc.columns import I64, U8, BytesColumn, Columns, NumericColumn
+from streamsvc.definitions.functions import FUNCTIONS, is_function, takes
 from streamsvc.definitions.plan import Aggregate, FieldType
 from streamsvc.errors import DefinitionError
-from streamsvc.features.kernels.program import (
-    ENTRY_WORDS,
-    FLOATS,
-    FUNCTIONS,
-    HAS_FIRST,
-    HAS_INT_SUM,
-    HAS_LAST,
-    HAS_MAX,
-    HAS_MIN,
-    HAS_MOMENTS,
-    HAS_SUM,
-    INTS,
-    NULLS,
-    OUTPUT_WORDS,
-    WORDS,
-    Program,
-)
+from streamsvc.features.arrays import read_only
+from streamsvc.features.compiler import compile_program
+from streamsvc.features.kernels.program import FLOATS, INTS, NULLS, TEXT_BITS, TEXTS, Program
 
 __all__ = ["WindowSpec"]
+
+_ANY = {"count"}
+"""Functions that look at a value only to see whether it is null."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +38,8 @@ class WindowSpec:
     columns: tuple[str, ...]
     """Input columns, sorted."""
     kinds: tuple[int, ...]
+    functions: tuple[str, ...]
+    """Function of each feature."""
     program: Program
 
     @classmethod
@@ -62,23 +54,39 @@ class WindowSpec:
         if mistakes:
             raise DefinitionError(mistakes)
         columns = tuple(sorted({a.column for a in aggregates}))
-        kinds = tuple(_kind(column_types[c]) for c in columns)
+        counted = {c for c in columns if {a.function for a in aggregates if a.column == c} <= _ANY}
+        kinds = tuple(_kind(column_types[c], c in counted) for c in columns)
         return cls(
             features=tuple(a.feature for a in aggregates),
             types={a.feature: _result_type(a, column_types[a.column]) for a in aggregates},
             columns=columns,
             kinds=kinds,
-            program=_compile(aggregates, columns, kinds),
+            functions=tuple(a.function for a in aggregates),
+            program=compile_program(aggregates, columns, kinds),
         )
 
-    def words(self, columns: Columns, n: int) -> tuple[I64, U8]:
-        """The input as kernels take it: int64 words and validity, each (columns, n)."""
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Positions of the features that are 0, not null, of nothing."""
+        return tuple(i for i, f in enumerate(self.functions) if f in ("count", "count_distinct"))
+
+    def words(self, columns: Columns, n: int) -> tuple[I64, U8, U8]:
+        """The input as kernels take it: int64 words and validity, each (columns, n), and text.
+
+        A word of a text column says where in the text it starts, and how long it is.
+        """
         words = np.zeros((len(self.columns), n), np.int64)
         valid = np.empty((len(self.columns), n), np.uint8)
+        texts: list[U8] = []
         for i, (name, kind) in enumerate(zip(self.columns, self.kinds, strict=True)):
             column = columns[name]
             valid[i] = column.valid
             if kind == NULLS:
+                continue
+            if kind == TEXTS:
+                if not isinstance(column, BytesColumn):
+                    raise TypeError(f"column {name!r} holds numbers, and the spec says strings")
+                words[i] = _text_words(column, texts)
                 continue
             if not isinstance(column, NumericColumn):
                 raise TypeError(f"column {name!r} holds strings, and the spec says numbers")
@@ -88,93 +96,46 @@ class WindowSpec:
                 words[i] = column.values
             else:
                 raise TypeError(f"column {name!r} is {column.values.dtype}, the spec says int64")
-        return words, valid
+        if len(texts) == 1:
+            return words, valid, read_only(texts[0])
+        return words, valid, read_only(np.concatenate(texts) if texts else np.empty(0, np.uint8))
+
+
+def _text_words(column: BytesColumn, texts: list[U8]) -> I64:
+    """Words of a text column; its bytes are added to `texts` unless they are there already."""
+    shift = 0
+    for known in texts:
+        if known is column.data:
+            break
+        shift += len(known)
+    else:
+        texts.append(column.data)
+    return (column.start + shift) << TEXT_BITS | (column.end - column.start)
 
 
 def _mistakes(a: Aggregate, column_types: Mapping[str, FieldType]) -> Iterable[str]:
     if a.column not in column_types:
         yield f"{a.feature}: there is no column {a.column!r}; there are {sorted(column_types)}"
         return
-    if a.function not in FUNCTIONS:
+    if not is_function(a.function):
         yield f"{a.feature}: unknown function {a.function!r}; known are {', '.join(FUNCTIONS)}"
-    elif column_types[a.column] == "string" and a.function != "count":
-        yield f"{a.feature}: {a.function} over the string column {a.column!r}; only count can"
+    elif not takes(a.function, column_types[a.column]):
+        yield f"{a.feature}: {a.function} does not take the {column_types[a.column]} {a.column!r}"
     if a.hop_ms < 1 or a.window_ms < 1:
         yield f"{a.feature}: window and hop must be at least 1 ms"
 
 
-def _kind(field_type: FieldType) -> int:
-    return {"string": NULLS, "int64": INTS, "bool": INTS, "float64": FLOATS}[field_type]
+def _kind(field_type: FieldType, counted: bool) -> int:
+    if field_type == "string":
+        return NULLS if counted else TEXTS
+    return FLOATS if field_type == "float64" else INTS
 
 
 def _result_type(a: Aggregate, column: FieldType) -> FieldType:
-    if a.function == "count":
+    if a.function in ("count", "count_distinct"):
         return "int64"
     if a.function == "sum":
         return "float64" if column == "float64" else "int64"
-    if a.function in ("min", "max", "first", "last"):
+    if a.function in ("min", "max", "first", "last", "latest"):
         return column
     return "float64"
-
-
-def _mask(functions: set[str], kind: int) -> int:
-    mask = 0
-    if "sum" in functions:
-        mask |= HAS_SUM if kind == FLOATS else HAS_INT_SUM
-    if "mean" in functions:
-        # Not the running mean of the moments: a sum of whole numbers is the same in any order.
-        mask |= HAS_SUM
-    if functions & {"std", "var"}:
-        mask |= HAS_MOMENTS
-    for name, bit in (
-        ("min", HAS_MIN),
-        ("max", HAS_MAX),
-        ("first", HAS_FIRST),
-        ("last", HAS_LAST),
-    ):
-        mask |= bit if name in functions else 0
-    return mask
-
-
-def _compile(
-    aggregates: Sequence[Aggregate], columns: tuple[str, ...], kinds: tuple[int, ...]
-) -> Program:
-    hops = sorted({a.hop_ms for a in aggregates})
-    stride: list[int] = []
-    window: list[int] = []
-    entries: list[list[int]] = []
-    outputs: list[tuple[int, int]] = []
-    first_window, first_entry, first_output = [0], [0], [0]
-    for hop in hops:
-        of_group = [a for a in aggregates if a.hop_ms == hop]
-        windows = sorted({a.window_ms for a in of_group})
-        width = 1
-        for column in sorted({a.column for a in of_group}):
-            kind = kinds[columns.index(column)]
-            mask = _mask({a.function for a in of_group if a.column == column}, kind)
-            entry = [columns.index(column), kind, width]
-            width += 1
-            for bit, words in WORDS:
-                entry.append(width if mask & bit else -1)
-                width += words if mask & bit else 0
-            entries.append([*entry, len(first_output) - 1])
-            for length in windows:
-                for position, a in enumerate(aggregates):
-                    if (a.hop_ms, a.column, a.window_ms) == (hop, column, length):
-                        outputs.append((FUNCTIONS.index(a.function), position))
-                first_output.append(len(outputs))
-        stride.append(width)
-        window += windows
-        first_window.append(len(window))
-        first_entry.append(len(entries))
-    return Program(
-        hop=np.array(hops, np.int64),
-        stride=np.array(stride, np.int64),
-        first_window=np.array(first_window, np.int64),
-        first_entry=np.array(first_entry, np.int64),
-        window=np.array(window, np.int64),
-        entries=np.array(entries, np.int64).reshape(-1, ENTRY_WORDS),
-        first_output=np.array(first_output, np.int64),
-        outputs=np.array(outputs, np.int64).reshape(-1, OUTPUT_WORDS),
-        span=np.array([min(window), max(window)], np.int64),
-    )

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streamsvc.columns import I64
+from streamsvc.columns import I64, U8
+from streamsvc.features.kernels import distinct, percentiles
 from streamsvc.features.kernels.key_index import refill
 from streamsvc.features.kernels.layout import (
     BUCKET_FREE,
@@ -24,6 +25,7 @@ from streamsvc.features.kernels.layout import (
     META_WORDS,
     N_KEYS,
     NEED_CLASS,
+    NEED_TEXT,
     QUEUE_HEAD,
     QUEUE_LEN,
     RING_WORDS,
@@ -33,11 +35,12 @@ from streamsvc.features.kernels.layout import (
     State,
 )
 from streamsvc.features.kernels.pool import add_region
+from streamsvc.features.kernels.program import DISTINCT, EX_KIND, PERCENTILES, Program
 from streamsvc.features.kernels.schedule import refill_instants
 from streamsvc.features.memory import Growable
 from streamsvc.features.spec import WindowSpec
 
-__all__ = ["SLICE", "Storage"]
+__all__ = ["SLICE", "Storage", "grow_texts"]
 
 SLICE = 4096
 """Rows that a kernel handles per call: bounds what is reserved for the worst case."""
@@ -74,12 +77,13 @@ class Storage:
             queue=np.zeros(64, np.int64),
             dirty=np.zeros(64, np.int64),
             cuts=np.zeros(len(spec.program.window), np.int64),
+            scratch=np.zeros(_scratch_words(spec.program), np.int64),
         )
 
     @property
     def bytes(self) -> int:
-        """Size of all arrays."""
-        return sum(a.nbytes for a in self.state)
+        """Size of all arrays but the scratch, hardly any of which is ever touched."""
+        return sum(a.nbytes for a in self.state) - self.state.scratch.nbytes
 
     def reserve(self, keys: int) -> None:
         """Room for that many new keys, and for each of them to be rescheduled in every group."""
@@ -132,13 +136,22 @@ class Storage:
         self.state = st._replace(pool=self._pool.array, tags=self._tags.array)
         add_region(self.state, self._program, units, size)
 
-    def complete(self, step: Callable[..., int], low: int, high: int, *arguments: object) -> None:
+    def complete(
+        self,
+        step: Callable[..., int],
+        low: int,
+        high: int,
+        *arguments: object,
+        texts: U8 | None = None,
+    ) -> None:
         """Run a kernel over rows [low, high) to its end, growing the pool whenever it stops.
 
-        It is called with state, program, the arguments, and the rows that are left.
+        It is called with state, program, the arguments, and the rows that are left. `texts` is the
+        one of the arguments that it writes text to; it grows in place.
         """
         while (low := step(self.state, self._program, *arguments, low, high)) < high:
-            self._grow_pool()
+            if texts is None or not grow_texts(texts, self.state):
+                self._grow_pool()
 
     def take_dirty(self) -> I64:
         """The slots that have something to persist; the list is empty afterwards."""
@@ -146,6 +159,25 @@ class Storage:
         slots = st.dirty[: int(st.meta[DIRTY_LEN])].copy()
         st.meta[DIRTY_LEN] = 0
         return slots
+
+
+def grow_texts(texts: U8, state: State) -> bool:
+    """Room for the text that a kernel stopped for; False if it stopped for something else."""
+    wanted = int(state.meta[NEED_TEXT])
+    if wanted <= len(texts):
+        return False
+    texts.resize(max(2 * len(texts), wanted), refcheck=False)
+    return True
+
+
+def _scratch_words(program: Program) -> int:
+    """Both kinds of union use the same words; pages that none touches take no memory."""
+    kinds = set(program.extras[:, EX_KIND].tolist())
+    return max(
+        1,
+        distinct.SCRATCH if DISTINCT in kinds else 0,
+        percentiles.SCRATCH if PERCENTILES in kinds else 0,
+    )
 
 
 def _grown(have: int, wanted: int) -> int:

@@ -11,13 +11,17 @@ import numpy as np
 from streamsvc.columns import I64, U8, BytesColumn
 from streamsvc.errors import IntegrityError
 from streamsvc.features.arrays import key_arrays, longs, packed_keys
+from streamsvc.features.kernels.layout import State
 from streamsvc.features.kernels.persist import Inputs, Tiles
+from streamsvc.features.kernels.serial import check_payloads
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["TileBatch", "arrays_of", "batch_of", "empty_tiles"]
 
 _HEADER = struct.Struct("<4sIQQQQq")
 _MAGIC = b"SVT1"
+_WITH_PAYLOAD = 1
+"""Flag: the batch has an array `payload`; without it no tile has any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +31,8 @@ class TileBatch:
     `keys` (k rows, each at least once in a snapshot); `as_of` (k,) the instant of the key's last
     change; `tiles` (k,) how many tiles follow for it; `group` and `start` (n,) name a tile: its
     windows' hop, by position in sorted order, and the event time it begins with; `words` the
-    tiles' accumulators one after another, as many per tile as its group's `stride - 1`.
+    tiles' accumulators one after another: as many per tile as its group's `stride - 1`, and then
+    its `payload` (n,) words of sketches and text (see `kernels.serial`), None for none anywhere.
     `aged_ms`: every row that was due by this instant has been emitted, so tiles that had left all
     windows by then are gone; a batch without keys still carries it.
     """
@@ -38,6 +43,7 @@ class TileBatch:
     group: U8
     start: I64
     words: I64
+    payload: I64 | None
     aged_ms: int
 
     def __len__(self) -> int:
@@ -48,11 +54,14 @@ class TileBatch:
         """Header, then the arrays, little endian."""
         lengths = self.keys.end - self.keys.start
         key_bytes = b"".join(p.tobytes() for p in _pieces(self.keys))
+        payload = b""
+        if self.payload is not None:
+            payload = np.ascontiguousarray(self.payload, "<i8").tobytes()
         return b"".join(
             (
                 _HEADER.pack(
                     _MAGIC,
-                    0,
+                    0 if self.payload is None else _WITH_PAYLOAD,
                     len(self.keys),
                     len(key_bytes),
                     len(self.start),
@@ -63,6 +72,7 @@ class TileBatch:
                 np.ascontiguousarray(self.as_of, "<i8").tobytes(),
                 np.ascontiguousarray(self.tiles, "<i8").tobytes(),
                 np.ascontiguousarray(self.start, "<i8").tobytes(),
+                payload,
                 np.ascontiguousarray(self.words, "<i8").tobytes(),
                 self.group.tobytes(),
                 key_bytes,
@@ -74,40 +84,65 @@ class TileBatch:
         """The batch that `to_bytes` wrote. Raises IntegrityError for anything else."""
         if len(raw) < _HEADER.size or raw[:4] != _MAGIC:
             raise IntegrityError("not a tile batch: was it written by another version?")
-        _, _, k, key_bytes, n, words, aged_ms = _HEADER.unpack_from(raw)
-        if len(raw) != _HEADER.size + 8 * (3 * k + n + words) + n + key_bytes:
+        _, flags, k, key_bytes, n, words, aged_ms = _HEADER.unpack_from(raw)
+        sized = n if flags & _WITH_PAYLOAD else 0
+        total = 3 * k + n + sized + words
+        if flags > _WITH_PAYLOAD or len(raw) != _HEADER.size + 8 * total + n + key_bytes:
             raise IntegrityError(f"a tile batch of {len(raw)} bytes is cut short or has a tail")
-        numbers = np.frombuffer(raw, "<i8", 3 * k + n + words, _HEADER.size).astype(np.int64)
-        lengths, as_of, tiles, start, rest = np.split(numbers, np.cumsum([k, k, k, n]))
+        numbers = np.frombuffer(raw, "<i8", total, _HEADER.size).astype(np.int64)
+        lengths, as_of, tiles, start, payload, rest = np.split(
+            numbers, np.cumsum([k, k, k, n, sized])
+        )
         tail = np.frombuffer(raw, np.uint8, n + key_bytes, len(raw) - n - key_bytes)
         keys = packed_keys(tail[n:], np.cumsum(lengths))
-        return cls(keys, as_of, tiles, tail[:n], start, rest, aged_ms)
+        return cls(keys, as_of, tiles, tail[:n], start, rest, payload if sized else None, aged_ms)
 
     def slices(self, spec: WindowSpec, max_bytes: int) -> Iterator[TileBatch]:
-        """The batch in pieces of whole keys, each at most about `max_bytes` long if a key fits."""
+        """The batch in pieces of at most about `max_bytes`; at least one.
+
+        A piece has whole keys. Only a key that is too large by itself goes on in the next piece,
+        and a tile is never cut.
+        """
         width = spec.program.stride[self.group] - 1
+        if self.payload is not None:
+            width = width + self.payload
         words_end = np.concatenate(([0], np.cumsum(width)))
         tiles_end = np.concatenate(([0], np.cumsum(self.tiles)))
-        size = np.cumsum(24 + self.keys.end - self.keys.start)
-        size += 9 * tiles_end[1:] + 8 * words_end[tiles_end[1:]]
+        tile_size = np.concatenate(([0], np.cumsum(17 + 8 * width)))
+        size = np.cumsum(24 + self.keys.end - self.keys.start) + tile_size[tiles_end[1:]]
         low = 0
         while True:
             used = int(size[low - 1]) if low else 0
             high = int(np.searchsorted(size, used + max_bytes, side="right"))
             high = min(max(high, low + 1), len(self.keys))
-            t0, t1 = int(tiles_end[low]), int(tiles_end[high])
-            yield TileBatch(
-                self.keys.take(np.arange(low, high)),
-                self.as_of[low:high],
-                self.tiles[low:high],
-                self.group[t0:t1],
-                self.start[t0:t1],
-                self.words[int(words_end[t0]) : int(words_end[t1])],
-                self.aged_ms,
-            )
+            first, last = int(tiles_end[low]), int(tiles_end[high])
+            while True:
+                stop = last
+                if high == low + 1:
+                    room = int(tile_size[first]) + max_bytes
+                    stop = int(np.searchsorted(tile_size, room, side="right")) - 1
+                    stop = min(max(stop, first + 1), last)
+                yield self._piece(low, high, first, stop, words_end)
+                first = stop
+                if first == last:
+                    break
             low = high
             if low >= len(self.keys):
                 return
+
+    def _piece(self, low: int, high: int, first: int, stop: int, words_end: I64) -> TileBatch:
+        """Keys [low, high) with tiles [first, stop)."""
+        whole = high > low + 1 or low == high
+        return TileBatch(
+            self.keys.take(np.arange(low, high)),
+            self.as_of[low:high],
+            self.tiles[low:high] if whole else np.array([stop - first]),
+            self.group[first:stop],
+            self.start[first:stop],
+            self.words[int(words_end[first]) : int(words_end[stop])],
+            None if self.payload is None else self.payload[first:stop],
+            self.aged_ms,
+        )
 
 
 def _pieces(column: BytesColumn) -> list[U8]:
@@ -119,7 +154,7 @@ def _pieces(column: BytesColumn) -> list[U8]:
     return [column.data[s:e] for s, e in zip(column.start, column.end, strict=True)]
 
 
-def empty_tiles(keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
+def empty_tiles(spec: WindowSpec, keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
     """Room for a batch of that size."""
     return Tiles(
         keys=np.empty(key_bytes, np.uint8),
@@ -130,6 +165,7 @@ def empty_tiles(keys: int, key_bytes: int, tiles: int, words: int) -> Tiles:
         start=np.empty(tiles, np.int64),
         words=np.empty(words, np.int64),
         words_end=np.empty(tiles, np.int64),
+        payload=np.empty(tiles if len(spec.program.extras) else 0, np.int64),
     )
 
 
@@ -137,17 +173,27 @@ def batch_of(out: Tiles, aged_ms: int) -> TileBatch:
     """What `take` wrote."""
     keys = packed_keys(out.keys, out.key_end)
     tiles = np.diff(out.tiles_end, prepend=0)
-    return TileBatch(keys, out.as_of, tiles, out.group, out.start, out.words, aged_ms)
+    payload = out.payload if out.payload.any() else None
+    return TileBatch(keys, out.as_of, tiles, out.group, out.start, out.words, payload, aged_ms)
 
 
-def arrays_of(batch: TileBatch, spec: WindowSpec) -> Inputs:
+def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
     """A batch as `load` takes it. Raises IntegrityError if it does not fit the spec."""
     program = spec.program
     if len(batch) and batch.group.max() >= len(program.hop):
         raise IntegrityError("a tile batch of another definition: rebuild the view")
-    words_end = np.cumsum(program.stride[batch.group] - 1)
+    width = program.stride[batch.group] - 1
+    payload = np.zeros(len(batch) if len(program.extras) else 0, np.int64)
+    if batch.payload is not None:
+        payload = batch.payload
+        width = width + payload
+    words_end = np.cumsum(width)
     total = int(words_end[-1]) if len(words_end) else 0
-    if total != len(batch.words) or int(batch.tiles.sum()) != len(batch):
+    fits = total == len(batch.words) and int(batch.tiles.sum()) == len(batch)
+    if fits and len(payload):
+        sized = (longs(batch.group), longs(batch.words), longs(words_end), longs(payload))
+        fits = bool((payload >= 0).all()) and check_payloads(state, program, *sized)
+    if not fits:
         raise IntegrityError("a tile batch of another definition: rebuild the view")
     data, start, end = key_arrays(batch.keys)
     return Inputs(
@@ -160,4 +206,5 @@ def arrays_of(batch: TileBatch, spec: WindowSpec) -> Inputs:
         longs(batch.start),
         longs(batch.words),
         longs(words_end),
+        longs(payload),
     )

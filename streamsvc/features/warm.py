@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamsvc.columns import numeric, strings
-from streamsvc.definitions.plan import Aggregate
+from streamsvc.columns import Column, numeric, strings
+from streamsvc.definitions.plan import Aggregate, FieldType
 from streamsvc.features.engine import WindowState
 from streamsvc.features.history import features_at
 from streamsvc.features.spec import WindowSpec
@@ -16,10 +16,13 @@ __all__ = ["warm"]
 
 def warm() -> None:
     """Run every kernel once. From the disk cache this takes under a second, else half a minute."""
-    spec = WindowSpec.of([Aggregate("warm", "value", "sum", 2, 1)], {"value": "float64"})
+    types: dict[str, FieldType] = {"value": "float64", "text": "string"}
+    spec = WindowSpec.of(
+        [Aggregate("warm", "value", "sum", 2, 1), Aggregate("text", "text", "last", 2, 1)], types
+    )
     state = WindowState(spec)
     keys, at, zeros = strings(["key"]), np.array([1]), np.array([0])
-    columns = {"value": numeric([1.0])}
+    columns: dict[str, Column] = {"value": numeric([1.0]), "text": strings(["text"])}
     state.apply(keys, at, zeros, zeros, columns)
     state.emit()
     state.mark_all_changed()

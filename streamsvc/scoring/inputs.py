@@ -112,7 +112,9 @@ def _view_input(view: View | BatchView, keys: Mapping[str, str]) -> ViewInput:
         name=view.name,
         layout=RowLayout({name: view.feature_types[name] for name in view.features}),
         key_fields=tuple(keys.get(k.name, k.name) for k in view.join_keys),
-        counts=frozenset(a.feature for a in view.aggregates if a.function == "count")
+        counts=frozenset(
+            a.feature for a in view.aggregates if a.function in ("count", "count_distinct")
+        )
         if isinstance(view, View)
         else frozenset(),
         ttl_ms=None if windowed else view.ttl_ms,

@@ -46,6 +46,7 @@ def events(rng: np.random.Generator, n: int = 3_000) -> pd.DataFrame:
     frame.loc[rng.random(n) < 0.05, "pieces"] = pd.NA
     frame.loc[rng.random(n) < 0.05, "shop_id"] = pd.NA
     frame.loc[rng.random(n) < 0.02, "placed_at"] = pd.NaT
+    frame["channel"] = rng.choice(["web", "app", "süd", "", None], n)
     return frame
 
 
@@ -209,6 +210,55 @@ def test_every_feature_is_what_its_definition_says(
     assert (oracle["orders_10m"] > 1).sum() > 20
     assert oracle["cheapest"].notna().sum() > 20
     assert 0 < found["stars"].isna().sum() < len(found)
+
+
+def test_sketches_text_all_time_and_the_newest_row(
+    repo: Path, archive: pd.DataFrame, entities: pd.DataFrame
+) -> None:
+    names = ["shops", "high_price", "usual_price_ever", "orders_ever", "last_channel"]
+    refs = [f"buyer_habits:{name}" for name in (*names, "least_channel_ever")]
+    refs += [f"buyer_newest:{name}" for name in ("shop_id", "price", "channel")]
+    found = store(repo).get_historical_features(entities, refs, full_feature_names=True).to_df()
+    kept = archive[archive["placed_at"].notna()].copy()
+    kept["at"] = kept["placed_at"].astype("datetime64[ms, UTC]").astype("int64")
+    kept = kept.sort_values("at", kind="stable")
+    answered = 0
+    for row, entity in zip(found.to_dict("records"), entities.to_dict("records"), strict=True):
+        if entity["buyer_id"] is None:
+            assert all(pd.isna(row[ref.replace(":", "__")]) for ref in refs)
+            continue
+        t = int(entity["event_timestamp"].timestamp() * 1_000)
+        mine = kept[(kept["buyer_id"] == entity["buyer_id"]) & (kept["at"] <= t)]
+        day = mine[mine["at"] >= (t - DAY) // HOUR * HOUR]
+        hour = mine[mine["at"] >= (t - HOUR) // MINUTE * MINUTE]
+        habit = {name: row[f"buyer_habits__{name}"] for name in (*names, "least_channel_ever")}
+        assert habit["shops"] == day["shop_id"].nunique()
+        assert habit["orders_ever"] == mine["price"].count()
+        for name, prices, percent in (
+            ("high_price", day["price"], 90),
+            ("usual_price_ever", mine["price"], 50),
+        ):
+            values = np.sort(prices.dropna())
+            if len(values):
+                want = values[percent * (len(values) - 1) // 100]
+                assert habit[name] == pytest.approx(want, rel=1 / 129 + 1e-12)
+            else:
+                assert pd.isna(habit[name])
+        channels = hour["channel"].dropna()
+        assert_text(habit["last_channel"], channels.iloc[-1] if len(channels) else None)
+        assert_text(habit["least_channel_ever"], mine["channel"].dropna().min())
+        newest = mine.iloc[-1] if len(mine) else {}
+        for name in ("shop_id", "price"):
+            want = newest.get(name, pd.NA)
+            got = row[f"buyer_newest__{name}"]
+            assert (pd.isna(got) and pd.isna(want)) or got == want
+        assert_text(row["buyer_newest__channel"], newest.get("channel"))
+        answered += len(channels) > 0
+    assert answered > 10
+
+
+def assert_text(got: Any, want: Any) -> None:
+    assert (pd.isna(got) and pd.isna(want)) or got == want
 
 
 def test_features_may_be_listed_and_named_in_full(

@@ -55,8 +55,15 @@ class RunningRepo:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        stuck = []
         for name in list(self.workers):
-            self.stop_worker(name)
+            try:
+                self.stop_worker(name)
+            except AssertionError as error:
+                stuck.append(error)
+        # What went wrong before says more than a worker that then would not stop.
+        if stuck and exc[0] is None:
+            raise stuck[0]
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from streamsvc.features.kernels.program import (
     NULLS,
 )
 
-__all__ = ["Input", "accumulate", "bind_input"]
+__all__ = ["Input", "accumulate", "before", "bind_input"]
 
 
 class Input(NamedTuple):
@@ -43,11 +43,13 @@ class Input(NamedTuple):
     numbers: F64
     """The words as floats."""
     valid: U8
+    texts: U8
+    """What the words of text columns point into."""
     n: int
 
 
 @kernel
-def bind_input(time: I64, partition: I64, offset: I64, words: I64, valid: U8) -> Input:
+def bind_input(time: I64, partition: I64, offset: I64, words: I64, valid: U8, texts: U8) -> Input:
     """Pointers to a chunk."""
     return Input(
         pointer(time),
@@ -56,6 +58,7 @@ def bind_input(time: I64, partition: I64, offset: I64, words: I64, valid: U8) ->
         pointer(words),
         as_floats(words),
         pointer(valid),
+        pointer(texts),
         len(time),
     )
 
@@ -90,10 +93,10 @@ def accumulate(cx: Context, group: int, tile: int, rows: Input, i: int) -> None:
         else:
             _extremes_of_ints(cx, tile, e, count, value)
         at_first = cx.entries[e + AT_FIRST]
-        if at_first >= 0 and (count == 1 or _before(rows, i, cx, tile + at_first)):
+        if at_first >= 0 and (count == 1 or before(rows, i, cx, tile + at_first)):
             _put(cx, tile + at_first, rows, i, value)
         at_last = cx.entries[e + AT_LAST]
-        if at_last >= 0 and (count == 1 or not _before(rows, i, cx, tile + at_last)):
+        if at_last >= 0 and (count == 1 or not before(rows, i, cx, tile + at_last)):
             _put(cx, tile + at_last, rows, i, value)
 
 
@@ -126,7 +129,8 @@ def _extremes_of_ints(cx: Context, tile: int, e: int, count: int, value: int) ->
 
 
 @inlined
-def _before(rows: Input, i: int, cx: Context, a: int) -> bool:
+def before(rows: Input, i: int, cx: Context, a: int) -> bool:
+    """Whether row i comes before the position (event time, partition, offset) at address a."""
     if rows.time[i] != cx.pool[a]:
         return rows.time[i] < cx.pool[a]
     if rows.partition[i] != cx.pool[a + 1]:

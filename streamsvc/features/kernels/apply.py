@@ -13,6 +13,7 @@ import numpy as np
 from streamsvc.columns import I64, U8
 from streamsvc.features.kernels.accumulate import accumulate, bind_input
 from streamsvc.features.kernels.context import Context, bind
+from streamsvc.features.kernels.extras import put_extras
 from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.key_index import find_key, insert_key, tag_of
 from streamsvc.features.kernels.layout import (
@@ -138,8 +139,9 @@ def locate(
     return high
 
 
+# One pass over what a row touches: cut up, its tiles would go through memory.
 @kernel
-def update(
+def update(  # noqa: PLR0912
     st: State,
     pg: Program,
     event_time: I64,
@@ -147,6 +149,7 @@ def update(
     offset: I64,
     words: I64,
     valid: U8,
+    texts: U8,
     clocks: I64,
     where: I64,
     low: int,
@@ -154,7 +157,7 @@ def update(
 ) -> int:
     """Add rows [low, high) to their tiles. Returns where to resume."""
     cx = bind(st, pg)
-    rows = bind_input(event_time, partition, offset, words, valid)
+    rows = bind_input(event_time, partition, offset, words, valid, texts)
     groups = cx.groups
     tiles = np.empty(groups, np.int64)
     # The tile that held the last row, per group: most rows need no division.
@@ -189,6 +192,8 @@ def update(
                     return i
                 _schedule(cx, slot, group, end, clock)
             tiles[group] = tile
+        if cx.n_extras > 0 and not put_extras(cx, tiles, rows, i):
+            return i
         for group in range(groups):
             if tiles[group] >= 0:
                 mark_dirty(cx, slot, group, tiles[group])

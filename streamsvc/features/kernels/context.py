@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamsvc.columns import F64, I64, U8
+from streamsvc.columns import F64, I64, U8, U32
 from streamsvc.features.kernels.jit import inlined
 from streamsvc.features.kernels.layout import State
-from streamsvc.features.kernels.pointers import as_bytes, as_floats, pointer
+from streamsvc.features.kernels.pointers import as_bytes, as_floats, as_halves, pointer
 from streamsvc.features.kernels.program import Program
 
 __all__ = ["Context", "bind"]
@@ -32,6 +32,8 @@ class Context(NamedTuple):
     """The pool's words as floats."""
     bytes: U8
     """The pool's bytes."""
+    halves: U32
+    """The pool's words as halves."""
     tags: U8
     units: int
     heads: I64
@@ -43,6 +45,9 @@ class Context(NamedTuple):
     queue_size: int
     dirty: I64
     cuts: I64
+    scratch: I64
+    scratch_bytes: U8
+    scratch_halves: U32
     groups: int
     hop: I64
     stride: I64
@@ -50,6 +55,9 @@ class Context(NamedTuple):
     first_entry: I64
     window: I64
     entries: I64
+    first_extra: I64
+    extras: I64
+    n_extras: int
     first_output: I64
     outputs: I64
     shortest: int
@@ -68,6 +76,7 @@ def bind(st: State, pg: Program) -> Context:
         pointer(st.pool),
         as_floats(st.pool),
         as_bytes(st.pool),
+        as_halves(st.pool),
         pointer(st.tags),
         len(st.tags),
         pointer(st.heads),
@@ -79,6 +88,9 @@ def bind(st: State, pg: Program) -> Context:
         len(st.queue),
         pointer(st.dirty),
         pointer(st.cuts),
+        pointer(st.scratch),
+        as_bytes(st.scratch),
+        as_halves(st.scratch),
         len(pg.hop),
         pointer(pg.hop),
         pointer(pg.stride),
@@ -86,6 +98,9 @@ def bind(st: State, pg: Program) -> Context:
         pointer(pg.first_entry),
         pointer(pg.window),
         pointer(pg.entries),
+        pointer(pg.first_extra),
+        pointer(pg.extras),
+        len(pg.extras),
         pointer(pg.first_output),
         pointer(pg.outputs),
         pg.span[0],

@@ -1,8 +1,8 @@
 """Rows out: changed keys in the order of their change, due keys in the order of their instants.
 
 Both kernels fill columns [row, stop) of the output arrays and return how far they came: less than
-`stop` when nothing is left, or when the key bytes do not fit (`meta[NEED_KEY]` > 0: resume with a
-larger buffer).
+`stop` when nothing is left, or when key bytes or text do not fit (`meta[NEED_KEY]` or
+`meta[NEED_TEXT]` > 0: resume with a larger buffer).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from streamsvc.columns import I64, U8
 from streamsvc.features.kernels.context import Context, bind
-from streamsvc.features.kernels.fold import Output, bind_output, fold, settle
+from streamsvc.features.kernels.fold import fold, settle
+from streamsvc.features.kernels.fold_extras import fold_extras
 from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.key_index import forget_key
 from streamsvc.features.kernels.layout import (
@@ -24,8 +25,10 @@ from streamsvc.features.kernels.layout import (
     IN_QUEUE,
     KEY_BLOCK,
     KEY_LEN,
+    LIFETIME,
     N_CHANGED,
     NEED_KEY,
+    NEED_TEXT,
     NEVER,
     NEXT,
     QUEUE_HEAD,
@@ -36,6 +39,7 @@ from streamsvc.features.kernels.layout import (
     UNIT,
     State,
 )
+from streamsvc.features.kernels.output import Output, bind_output
 from streamsvc.features.kernels.pointers import pointer, prefetch
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.rings import ring_of
@@ -59,6 +63,7 @@ class Rows(NamedTuple):
     keys: U8
     key_end: I64
     """Key i ends here and starts where key i - 1 ends."""
+    texts: U8
 
 
 class Target(NamedTuple):
@@ -75,7 +80,7 @@ class Target(NamedTuple):
 @kernel
 def _bind_rows(rows: Rows) -> Target:
     return Target(
-        bind_output(rows.out, rows.valid),
+        bind_output(rows.out, rows.valid, rows.texts),
         pointer(rows.as_of),
         pointer(rows.valid_until),
         pointer(rows.keys),
@@ -88,7 +93,7 @@ def _bind_rows(rows: Rows) -> Target:
 def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
     """Emit changed keys as of the clock."""
     cx, target = bind(st, pg), _bind_rows(rows)
-    cx.meta[NEED_KEY] = 0
+    cx.meta[NEED_KEY] = cx.meta[NEED_TEXT] = 0
     while row < stop and cx.meta[QUEUE_LEN] > 0:
         head = cx.meta[QUEUE_HEAD]
         slot = cx.queue[head]
@@ -127,7 +132,7 @@ def _expect_rings(cx: Context, slot: int) -> None:
 def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
     """Emit keys of which a tile has left a window since their last row."""
     cx, target = bind(st, pg), _bind_rows(rows)
-    cx.meta[NEED_KEY] = 0
+    cx.meta[NEED_KEY] = cx.meta[NEED_TEXT] = 0
     while row < stop:
         bucket = earliest(cx) * BUCKET_WORDS
         if bucket < 0 or cx.buckets[bucket + TIME] > cx.meta[CLOCK]:
@@ -157,8 +162,11 @@ def _emit(cx: Context, slot: int, rows: Target, row: int) -> bool:
     rows.key_end[row] = key_start + length
     due = settle(cx, slot, cx.meta[CLOCK])
     fold(cx, slot, rows.out, row)
+    if cx.n_extras > 0 and not fold_extras(cx, slot, rows.out, row):
+        return False
     rows.as_of[row] = cx.slots[s + AS_OF]
-    rows.valid_until[row] = due
+    # The exit of a lifetime is an instant, though one that never comes.
+    rows.valid_until[row] = due if due < LIFETIME else NEVER
     reschedule(cx, slot, due)
     if cx.slots[s + FLAGS] & CHANGED:
         cx.slots[s + FLAGS] &= ~CHANGED

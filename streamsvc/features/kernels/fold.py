@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamsvc.columns import F64, I64, U8
 from streamsvc.features.kernels.context import Context
-from streamsvc.features.kernels.jit import inlined, kernel
+from streamsvc.features.kernels.jit import inlined
 from streamsvc.features.kernels.layout import AS_OF, NEVER
-from streamsvc.features.kernels.pointers import as_floats, pointer
+from streamsvc.features.kernels.output import Output
 from streamsvc.features.kernels.program import (
     AT_COUNT,
     AT_FIRST,
@@ -42,23 +41,7 @@ from streamsvc.features.kernels.program import (
 )
 from streamsvc.features.kernels.rings import drop_oldest, lower_bound, ring_count, ring_of, tile_at
 
-__all__ = ["Output", "bind_output", "fold", "settle"]
-
-
-class Output(NamedTuple):
-    """Where rows go, as pointers; feature f of row i is at f * n + i."""
-
-    words: I64
-    numbers: F64
-    """The words as floats."""
-    valid: U8
-    n: int
-
-
-@kernel
-def bind_output(words: I64, valid: U8) -> Output:
-    """Pointers to arrays of shape (features, n)."""
-    return Output(pointer(words), as_floats(words), pointer(valid), words.shape[1])
+__all__ = ["fold", "settle"]
 
 
 @inlined

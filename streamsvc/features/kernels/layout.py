@@ -5,6 +5,9 @@ A *slot* is a row of `slots`, one per live key. The key's bytes and its tiles ar
 group (windows with the same hop), sorted by start, in one block; a *tile* is a header word and the
 accumulators that the functions need. A *bucket* lists the keys that fall due at one instant.
 
+Sketches and text do not fit a tile: their accumulators hold a *handle*, 0 or the address and size
+class of a block of their own, the *payload* (`kernels.payload`).
+
 Bytes: a slot takes 64 + 24 per group, its place in the index 16-32, its key a block of at least
 32; a tile takes 8 (header) + 8 per column (count) + 8 per sum, mean (one for both, of floats), min
 or max, 16 for std and var, 32 for first and for last each, and a ring is rounded up to a power of
@@ -17,10 +20,12 @@ from typing import NamedTuple
 
 from streamsvc.columns import I64, U8
 
-__all__ = ["FAR_PAST", "NEVER", "State"]
+__all__ = ["FAR_PAST", "LIFETIME", "NEVER", "State"]
 
 NEVER = 2**63 - 1
 """An instant after all others."""
+LIFETIME = 2**59
+"""An instant that no clock reaches: what falls due later never does."""
 FAR_PAST = -(2**62)
 """An instant before all others; far enough from the edge to add a window."""
 
@@ -40,7 +45,10 @@ HEAP_LEN = 11
 EXPIRED = 12
 NEED_CLASS = 13
 NEED_KEY = 14
-META_WORDS = 16
+PAYLOAD_STEP = 15  # accumulators with payload that the row at hand has been through already
+TEXT_TOP = 16  # bytes of text written to the rows at hand
+NEED_TEXT = 17
+META_WORDS = 18
 
 # slots: one row per key, then RING_WORDS per group.
 KEY_BLOCK = 0  # -1: the slot is free
@@ -97,3 +105,5 @@ class State(NamedTuple):
     """Slots that have something to persist."""
     cuts: I64
     """Scratch: per window, the oldest tile inside."""
+    scratch: I64
+    """What a union of sketches is made in; zeros between calls, one word where there is none."""

@@ -2,7 +2,7 @@
 
 A batch lists keys, and under each key its tiles, newest first. Dropped tiles need no record: the
 batch says up to which instant everything due has been emitted, and loading drops what had left by
-then, so ageing costs the changelog nothing.
+then, so ageing costs the changelog nothing. Payloads follow their tile (`kernels.serial`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from streamsvc.features.kernels.layout import (
     UNIT,
     State,
 )
+from streamsvc.features.kernels.payload import drop_payloads
 from streamsvc.features.kernels.pointers import pointer
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.rings import create_tile, find_tile, ring_count, ring_of, tile_at
 from streamsvc.features.kernels.schedule import reschedule
+from streamsvc.features.kernels.serial import payload_words, read_payloads, write_payloads
 
 __all__ = ["Inputs", "Tiles", "load", "measure", "take"]
 
@@ -47,6 +49,8 @@ class Inputs(NamedTuple):
     start: I64
     words: I64
     words_end: I64
+    payload: I64
+    """Words of tile j that are payload; empty for a program without extras."""
 
 
 class Tiles(NamedTuple):
@@ -64,6 +68,8 @@ class Tiles(NamedTuple):
     words: I64
     words_end: I64
     """Words of tile j end here; shape (n,)."""
+    payload: I64
+    """Words of tile j that are payload; shape (n,), or (0,) for a program without extras."""
 
 
 @kernel
@@ -80,6 +86,8 @@ def measure(st: State, pg: Program, slots: I64, everything: bool, sizes: I64) ->
             n = _wanted(cx, slot, group, everything)
             tiles += n
             words += n * (cx.stride[group] - 1)
+            if cx.first_extra[group] < cx.first_extra[group + 1]:
+                words += _payloads(cx, slot, group, n, everything)
     sizes[0], sizes[1], sizes[2], sizes[3] = keys, key_bytes, tiles, words
 
 
@@ -87,6 +95,21 @@ def measure(st: State, pg: Program, slots: I64, everything: bool, sizes: I64) ->
 def _wanted(cx: Context, slot: int, group: int, everything: bool) -> int:
     r = ring_of(cx, slot, group)
     return cx.slots[r + (RING_SPAN if everything else RING_ROOM)] & LOW
+
+
+@kernel
+def _payloads(cx: Context, slot: int, group: int, left: int, everything: bool) -> int:
+    """Words of payload of a key's `left` wanted tiles."""
+    r, stride = ring_of(cx, slot, group), cx.stride[group]
+    words = 0
+    i = ring_count(cx, slot, group)
+    while left > 0:
+        i -= 1
+        tile = tile_at(cx, r, stride, i)
+        if everything or cx.pool[tile] & 1 == 1:
+            left -= 1
+            words += payload_words(cx, group, tile)
+    return words
 
 
 @kernel
@@ -124,9 +147,13 @@ def take(st: State, pg: Program, slots: I64, everything: bool, out: Tiles) -> No
                 left -= 1
                 out.group[tile_number] = group
                 out.start[tile_number] = (header >> 1) * cx.hop[group]
+                base = word
                 for w in range(1, stride):
                     words[word] = cx.pool[tile + w]
                     word += 1
+                if cx.n_extras > 0:
+                    word = write_payloads(cx, group, tile, words, base, word)
+                    out.payload[tile_number] = word - base - (stride - 1)
                 out.words_end[tile_number] = word
                 tile_number += 1
         out.tiles_end[key] = tile_number
@@ -137,7 +164,7 @@ def take(st: State, pg: Program, slots: I64, everything: bool, out: Tiles) -> No
 def load(st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int) -> int:
     """Put keys [low, high) of a batch in place of what is there. Returns where to resume."""
     cx = bind(st, pg)
-    raw = pointer(batch.keys)
+    raw, words = pointer(batch.keys), pointer(batch.words)
     for key in range(low, high):
         start, end = batch.key_start[key], batch.key_end[key]
         tag = tag_of(raw, start, end)
@@ -157,8 +184,14 @@ def load(st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int) 
                 if tile < 0:
                     return key
             width = cx.stride[group] - 1
+            base = batch.words_end[j] - width
+            if cx.n_extras > 0:
+                base -= batch.payload[j]
+                drop_payloads(cx, group, tile)
             for w in range(width):
-                cx.pool[tile + 1 + w] = batch.words[batch.words_end[j] - width + w]
+                cx.pool[tile + 1 + w] = words[base + w]
+            if cx.n_extras > 0 and not read_payloads(cx, group, tile, words, base, base + width):
+                return key
         # What had left by as_of is in the row that was written with it.
         due = settle(cx, slot, max(cx.slots[s + AS_OF], aged))
         reschedule(cx, slot, due)

@@ -6,9 +6,9 @@ from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.extending import intrinsic
-from numba.types import CPointer, float64, int64, uint8, uint64, void
+from numba.types import CPointer, float64, int64, uint8, uint32, uint64, void
 
-__all__ = ["as_bytes", "as_floats", "pointer", "prefetch", "word_at"]
+__all__ = ["as_bytes", "as_floats", "as_halves", "pointer", "prefetch", "word_at"]
 
 
 def _data(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -40,6 +40,13 @@ def as_floats(typingctx: Any, array: Any) -> Any:
 def as_bytes(typingctx: Any, array: Any) -> Any:
     """A contiguous array, read as bytes."""
     target = CPointer(uint8)
+    return target(array), _cast_to(target)
+
+
+@intrinsic
+def as_halves(typingctx: Any, array: Any) -> Any:
+    """A contiguous array of words, read as uint32."""
+    target = CPointer(uint32)
     return target(array), _cast_to(target)
 
 

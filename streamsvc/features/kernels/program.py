@@ -15,8 +15,10 @@ __all__ = ["FUNCTIONS", "Program"]
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "std", "var", "first", "last")
 COUNT, SUM, MEAN, MIN, MAX, STD, VAR, FIRST, LAST = range(9)
 
-# What a column holds, to a kernel: nothing but its nulls, int64, or float64.
-NULLS, INTS, FLOATS = range(3)
+# What a column holds, to a kernel: nothing but its nulls, int64, float64, or text (a word is where
+# it starts, shifted by TEXT_BITS, and how long it is).
+NULLS, INTS, FLOATS, TEXTS = range(4)
+TEXT_BITS = 28
 
 # Accumulators of an entry behind its count, in this order.
 HAS_INT_SUM = 1
@@ -41,7 +43,14 @@ COLUMN, KIND, AT_COUNT, AT_INT_SUM, AT_SUM, AT_MOMENTS = range(6)
 AT_MIN, AT_MAX, AT_FIRST, AT_LAST, RUN = range(6, 11)
 ENTRY_WORDS = 11
 
-# outputs
+# Accumulators beside the entries: sketches, text, and the latest row. Those of AT_HANDLE >= 0 have
+# a payload.
+DISTINCT, PERCENTILES, TEXT_MIN, TEXT_MAX, TEXT_FIRST, TEXT_LAST, LATEST = range(7)
+EXTRA_WIDTH = (1, 1, 1, 1, 4, 4, 5)
+EX_KIND, EX_COLUMN, EX_TYPE, EX_AT, EX_HANDLE, EX_RUN = range(6)
+EXTRA_WORDS = 6
+
+# outputs; the function of an output of PERCENTILES is its percent
 FUNCTION, POSITION = range(2)
 OUTPUT_WORDS = 2
 
@@ -60,8 +69,13 @@ class Program(NamedTuple):
     window: I64
     entries: I64
     """Per entry: column, kind, word offsets in the tile (-1: not kept), first run."""
+    first_extra: I64
+    """Per group, and the end: its rows of `extras`."""
+    extras: I64
+    """Per extra: which, column and its kind, word offsets of it and of its handle (-1: none), first
+    run."""
     first_output: I64
-    """Per run (entry x window of its group), and the end: its rows of `outputs`."""
+    """Per run (entry or extra x window of its group), and the end: its rows of `outputs`."""
     outputs: I64
     """Per feature: function, position in sorted order."""
     span: I64

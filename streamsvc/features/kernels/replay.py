@@ -7,10 +7,13 @@ import numpy as np
 from streamsvc.columns import I64, U8, Bools
 from streamsvc.features.kernels.accumulate import accumulate, bind_input
 from streamsvc.features.kernels.context import bind
-from streamsvc.features.kernels.fold import bind_output, fold, settle
+from streamsvc.features.kernels.extras import put_extras
+from streamsvc.features.kernels.fold import fold, settle
+from streamsvc.features.kernels.fold_extras import fold_extras
 from streamsvc.features.kernels.jit import kernel
 from streamsvc.features.kernels.key_index import find_key, insert_key, tag_of
-from streamsvc.features.kernels.layout import State
+from streamsvc.features.kernels.layout import NEED_TEXT, State
+from streamsvc.features.kernels.output import bind_output
 from streamsvc.features.kernels.pointers import pointer
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.rings import create_tile, drop_oldest, find_tile, ring_count
@@ -71,16 +74,22 @@ def replay(
     offset: I64,
     words: I64,
     valid: U8,
+    texts: U8,
     query_time: I64,
     out: I64,
     out_valid: U8,
+    out_texts: U8,
     low: int,
     high: int,
 ) -> int:
-    """Steps [low, high), sorted by key and time; step i is row source[i] of events or queries."""
+    """Steps [low, high), sorted by key and time; step i is row source[i] of events or queries.
+
+    Returns where to resume, with a larger pool or, if `meta[NEED_TEXT]` > 0, more room for text.
+    """
     cx = bind(st, pg)
-    rows = bind_input(event_time, partition, offset, words, valid)
-    target = bind_output(out, out_valid)
+    rows = bind_input(event_time, partition, offset, words, valid, texts)
+    target = bind_output(out, out_valid, out_texts)
+    cx.meta[NEED_TEXT] = 0
     tiles = np.empty(cx.groups, np.int64)
     for i in range(low, high):
         slot = slots[i]
@@ -91,6 +100,8 @@ def replay(
         if is_query[i]:
             settle(cx, slot, query_time[row])
             fold(cx, slot, target, row)
+            if cx.n_extras > 0 and not fold_extras(cx, slot, target, row):
+                return i
             continue
         for group in range(cx.groups):
             q = event_time[row] // cx.hop[group]
@@ -101,6 +112,8 @@ def replay(
                 if tile < 0:
                     return i
             tiles[group] = tile
+        if cx.n_extras > 0 and not put_extras(cx, tiles, rows, row):
+            return i
         for group in range(cx.groups):
             accumulate(cx, group, tiles[group], rows, row)
     return high

@@ -22,6 +22,7 @@ from streamsvc.features.kernels.layout import (
     RINGS,
     UNIT,
 )
+from streamsvc.features.kernels.payload import drop_payloads
 from streamsvc.features.kernels.pool import alloc, class_of, release
 
 __all__ = [
@@ -156,7 +157,9 @@ def drop_oldest(cx: Context, slot: int, group: int, n: int) -> None:
     r = ring_of(cx, slot, group)
     stride = cx.stride[group]
     for i in range(n):
-        cx.slots[r + RING_ROOM] -= cx.pool[tile_at(cx, r, stride, i)] & 1
+        tile = tile_at(cx, r, stride, i)
+        cx.slots[r + RING_ROOM] -= cx.pool[tile] & 1
+        drop_payloads(cx, group, tile)
     count = (cx.slots[r + RING_SPAN] & LOW) - n
     cx.meta[N_TILES] -= n
     block = cx.slots[r + RING_BLOCK]

@@ -31,7 +31,10 @@ orders = KafkaSource(
     name="orders",
     topic="orders",
     message_format=JsonFormat(
-        schema_json="buyer_id STRING, shop_id BIGINT, price DOUBLE, pieces BIGINT, placed_at STRING"
+        schema_json=(
+            "buyer_id STRING, shop_id BIGINT, price DOUBLE, pieces BIGINT, channel STRING, "
+            "placed_at STRING"
+        )
     ),
     timestamp_field="placed_at",
     batch_source=FileSource(
@@ -62,6 +65,43 @@ buyer_spend = StreamFeatureView(
         Field(name="most_pieces", dtype=Int64),
         Field(name="last_price", dtype=Float64),
         Field(name="first_price", dtype=Float64),
+    ],
+)
+
+buyer_habits = StreamFeatureView(
+    name="buyer_habits",
+    entities=[buyer],
+    source=orders,
+    timestamp_field="placed_at",
+    aggregations=[
+        Aggregation("shop_id", "count_distinct", DAY, HOUR, name="shops"),
+        Aggregation("price", "p90", DAY, HOUR, name="high_price"),
+        Aggregation("price", "p50", name="usual_price_ever"),
+        Aggregation("price", "count", name="orders_ever"),
+        Aggregation("channel", "last", HOUR, MINUTE, name="last_channel"),
+        Aggregation("channel", "min", name="least_channel_ever"),
+    ],
+    schema=[
+        Field(name="buyer_id", dtype=String),
+        Field(name="shops", dtype=Int64),
+        Field(name="high_price", dtype=Float64),
+        Field(name="usual_price_ever", dtype=Float64),
+        Field(name="orders_ever", dtype=Int64),
+        Field(name="last_channel", dtype=String),
+        Field(name="least_channel_ever", dtype=String),
+    ],
+)
+
+buyer_newest = StreamFeatureView(
+    name="buyer_newest",
+    entities=[buyer],
+    source=orders,
+    timestamp_field="placed_at",
+    schema=[
+        Field(name="buyer_id", dtype=String),
+        Field(name="shop_id", dtype=Int64),
+        Field(name="price", dtype=Float64),
+        Field(name="channel", dtype=String),
     ],
 )
 
@@ -118,4 +158,15 @@ def bargain(inputs: pd.DataFrame) -> pd.DataFrame:
 will_buy = FeatureService(
     name="will_buy", features=[buyer_spend, buyer_at_shop, shop_rating, bargain]
 )
-OBJECTS = [buyer, shop, orders, buyer_spend, buyer_at_shop, shop_rating, bargain, will_buy]
+OBJECTS = [
+    buyer,
+    shop,
+    orders,
+    buyer_spend,
+    buyer_habits,
+    buyer_newest,
+    buyer_at_shop,
+    shop_rating,
+    bargain,
+    will_buy,
+]

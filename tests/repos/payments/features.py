@@ -5,7 +5,7 @@ from datetime import timedelta
 from entities import card, shop
 from feast import Aggregation, Field, StreamFeatureView
 from feast.stream_feature_view import stream_feature_view
-from feast.types import Float64, Int64, String
+from feast.types import Bool, Float64, Int64, String
 from sources import payments
 
 TEN_MINUTES = timedelta(minutes=10)
@@ -67,6 +67,51 @@ shop_sales = StreamFeatureView(
         Field(name="var_amount_86400s", dtype=Float64),
         Field(name="max_items_86400s", dtype=Int64),
         Field(name="mean_amount_604800s", dtype=Float64),
+    ],
+)
+
+# Sketches, text, and everything since the beginning.
+card_habits = StreamFeatureView(
+    name="card_habits",
+    entities=[card],
+    source=payments,
+    timestamp_field="paid_at",
+    aggregations=[
+        Aggregation("shop_id", "count_distinct", DAY, HOUR, name="shops_of_day"),
+        Aggregation("payment_id", "count_distinct", name="payments_ever"),
+        Aggregation("amount", "p50", DAY, HOUR, name="usual_amount_of_day"),
+        Aggregation("amount", "p95", HOUR, name="high_amount_of_hour"),
+        Aggregation("amount", "p99", name="high_amount_ever"),
+        Aggregation("amount", "sum", name="spent_ever"),
+        Aggregation("country", "last", HOUR, name="last_country"),
+        Aggregation("payment_id", "first", name="first_payment_ever"),
+    ],
+    schema=[
+        Field(name="card_id", dtype=String),
+        Field(name="shops_of_day", dtype=Int64),
+        Field(name="payments_ever", dtype=Int64),
+        Field(name="usual_amount_of_day", dtype=Float64),
+        Field(name="high_amount_of_hour", dtype=Float64),
+        Field(name="high_amount_ever", dtype=Float64),
+        Field(name="spent_ever", dtype=Float64),
+        Field(name="last_country", dtype=String),
+        Field(name="first_payment_ever", dtype=String),
+    ],
+)
+
+# No aggregations: the newest payment of a card, nulls and all.
+card_newest = StreamFeatureView(
+    name="card_newest",
+    entities=[card],
+    source=payments,
+    timestamp_field="paid_at",
+    schema=[
+        Field(name="card_id", dtype=String),
+        Field(name="payment_id", dtype=String),
+        Field(name="amount", dtype=Float64),
+        Field(name="items", dtype=Int64),
+        Field(name="country", dtype=String),
+        Field(name="online", dtype=Bool),
     ],
 )
 

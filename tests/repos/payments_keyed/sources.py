@@ -13,7 +13,10 @@ payments = KafkaSource(
     name="payments",
     topic=os.environ.get("PAYMENTS_TOPIC", "payments"),
     message_format=JsonFormat(
-        schema_json="card_id STRING, shop_id BIGINT, amount DOUBLE, paid_at BIGINT"
+        schema_json=(
+            "payment_id STRING, card_id STRING, shop_id BIGINT, amount DOUBLE, country STRING, "
+            "paid_at BIGINT"
+        )
     ),
     timestamp_field="paid_at",
     tags={"streamsvc.key": "card_id", "streamsvc.time_unit": "ms"},

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streamsvc import ScoringRoute
-from streamsvc.definitions.plan import Aggregate, FeatureRef, JoinKey, Plan
+from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, FeatureRef, JoinKey, Plan
 from streamsvc.definitions.registry import FeastObjects, compile_plan, load_plan
 from streamsvc.errors import ConfigurationError, DefinitionError
 
@@ -36,7 +36,7 @@ from feast.types import Bool, Float32, Float64, Int64, String  # noqa: E402
 from feast.value_type import ValueType  # noqa: E402
 
 REPO = Path("/repo")
-DDL = "card STRING, shop BIGINT, amount DOUBLE, items BIGINT, at STRING"
+DDL = "card STRING, shop BIGINT, amount DOUBLE, items BIGINT, refund BOOLEAN, at STRING"
 MINUTE = timedelta(minutes=1)
 CARD = Entity(name="card", join_keys=["card"], value_type=ValueType.STRING)
 
@@ -140,6 +140,49 @@ def test_numbers_that_a_udf_makes_are_floats() -> None:
     assert compile_(made).view("spend").column_types == {"double": "float64", "items": "int64"}
 
 
+def test_without_a_window_an_aggregate_is_over_all_time() -> None:
+    made = view(
+        aggregations=[
+            Aggregation("shop", "count_distinct"),
+            Aggregation("amount", "p95"),
+            Aggregation("amount", "p50", MINUTE),
+        ],
+        schema=fields(
+            card=String, count_distinct_shop=Int64, p95_amount=Float64, p50_amount_60s=Float64
+        ),
+    )
+    assert compile_(made).view("spend").aggregates == (
+        Aggregate("count_distinct_shop", "shop", "count_distinct", LIFETIME_MS, LIFETIME_MS),
+        Aggregate("p50_amount_60s", "amount", "p50", 60_000, 1_000),
+        Aggregate("p95_amount", "amount", "p95", LIFETIME_MS, LIFETIME_MS),
+    )
+
+
+def test_without_aggregations_a_view_is_the_latest_row() -> None:
+    made = view(
+        aggregations=[],
+        schema=fields(card=String, amount=Float32, items=Int64, refund=Bool),
+    )
+    assert compile_(made).view("spend").aggregates == tuple(
+        Aggregate(name, name, "latest", LIFETIME_MS, LIFETIME_MS)
+        for name in ("amount", "items", "refund")
+    )
+    made.ttl = timedelta(hours=1)
+    assert compile_(made).view("spend").aggregates[0] == Aggregate(
+        "amount", "amount", "latest", 3_600_000, 60_000
+    )
+
+
+def test_text_may_come_out_of_a_udf() -> None:
+    made = view(
+        udf=lambda df: df.assign(tag=df["card"] + "!"),
+        mode="pandas",
+        aggregations=[Aggregation("tag", "last", MINUTE, name="tag")],
+        schema=fields(card=String, tag=String),
+    )
+    assert compile_(made).view("spend").column_types == {"tag": "string"}
+
+
 def test_the_hash_follows_what_decides_a_value() -> None:
     reference = compile_(view()).view("spend").definition_hash
     moved = source(
@@ -165,8 +208,16 @@ def test_the_hash_follows_what_decides_a_value() -> None:
             "unknown aggregation function 'avg'; did you mean 'mean'?",
         ),
         (
-            {"aggregations": [Aggregation("amount", "p95", MINUTE, name="sum_amount_600s")]},
-            "there are count, first, last,",
+            {"aggregations": [Aggregation("amount", "p100", MINUTE, name="sum_amount_600s")]},
+            "unknown aggregation function 'p100'; there are count, count_distinct, first,",
+        ),
+        (
+            {"aggregations": [Aggregation("amount", "median", MINUTE, name="sum_amount_600s")]},
+            "unknown aggregation function 'median'; did you mean 'p50'?",
+        ),
+        (
+            {"aggregations": [Aggregation("amount", "latest", MINUTE, name="sum_amount_600s")]},
+            "unknown aggregation function 'latest'; did you mean 'last'?",
         ),
         (
             {"aggregations": [Aggregation("amuont", "sum", MINUTE, name="sum_amount_600s")]},
@@ -177,12 +228,45 @@ def test_the_hash_follows_what_decides_a_value() -> None:
             "rename Field 'sum_amount_600s'",
         ),
         (
-            {"aggregations": [Aggregation("amount", "sum", name="sum_amount_600s")]},
-            "has no time_window",
+            {
+                "aggregations": [
+                    Aggregation("amount", "sum", slide_interval=MINUTE, name="sum_amount_600s")
+                ]
+            },
+            "has a slide_interval and no time_window; set both or none",
+        ),
+        (
+            {
+                "aggregations": [Aggregation("amount", "sum", name="sum_amount_600s")],
+                "ttl": timedelta(days=900),
+            },
+            "shorter than its window that never ends, so values would vanish while they still",
+        ),
+        (
+            {"aggregations": [Aggregation("card", "sum", 10 * MINUTE, name="sum_amount_600s")]},
+            "sum of a string column; functions of a string are count, count_distinct, first, last",
         ),
         (
             {"aggregations": [Aggregation("card", "max", 10 * MINUTE, name="sum_amount_600s")]},
-            "max of a string column; only count takes strings",
+            "max of string does not fit in Float64; declare it String",
+        ),
+        (
+            {"aggregations": [Aggregation("refund", "p50", 10 * MINUTE, name="sum_amount_600s")]},
+            "p50 of a bool column; functions of a bool are count, count_distinct, first, last, ",
+        ),
+        (
+            {
+                "aggregations": [Aggregation("items", "p50", MINUTE, name="sum_amount_600s")],
+                "schema": fields(card=String, sum_amount_600s=Int64),
+            },
+            "p50 of int64 does not fit in Int64; declare it Float64",
+        ),
+        (
+            {
+                "aggregations": [Aggregation("at", "max", MINUTE, name="sum_amount_600s")],
+                "schema": fields(card=String, sum_amount_600s=String),
+            },
+            "max of the event time's text, which history does not know",
         ),
         (
             {"aggregations": [Aggregation("amount", "sum", 10 * MINUTE, timedelta(seconds=7))]},
@@ -192,7 +276,28 @@ def test_the_hash_follows_what_decides_a_value() -> None:
             {"schema": fields(card=String, sum_amount_600s=Int64)},
             "sum of float64 does not fit in Int64; declare it Float64",
         ),
-        ({"aggregations": []}, "has no aggregations"),
+        (
+            {"aggregations": []},
+            "a feature is a column, and there is none of that name; there are amount, at, card",
+        ),
+        ({"aggregations": [], "schema": fields(card=String)}, "no column of it in its schema"),
+        (
+            {"aggregations": [], "schema": fields(card=String, at=String)},
+            "feature 'at': is the event time, which no feature holds; leave it out",
+        ),
+        (
+            {"aggregations": [], "schema": fields(card=String, items=String)},
+            "feature 'items': an int64 column does not fit in String; declare it Int64",
+        ),
+        (
+            {
+                "aggregations": [],
+                "schema": fields(card=String, items=Int64),
+                "ttl": timedelta(hours=1),
+                "tiling_hop_size": timedelta(seconds=7),
+            },
+            "its ttl: its window of 3600 s is not a multiple of its tiling_hop_size of 7 s",
+        ),
         ({"ttl": MINUTE}, "its ttl of 60 s is shorter than its window of 600 s"),
         ({"timestamp_field": "paid"}, "timestamp_field is 'paid', its source says 'at'"),
         ({"tags": {"streamsvc.key": "card"}}, "unknown tag 'streamsvc.key'"),
@@ -237,11 +342,11 @@ def test_the_hash_follows_what_decides_a_value() -> None:
         ),
         (
             {
-                "udf": lambda df: df.assign(tag=df["card"] + "!"),
+                "udf": lambda df: df.assign(tag=[[1]] * len(df)),
                 "mode": "pandas",
                 "aggregations": [Aggregation("tag", "count", MINUTE, name="sum_amount_600s")],
             },
-            "text that a udf returns is not counted",
+            "there is no column 'tag'",
         ),
         (
             {"udf": lambda df: df.assign(amount=df["amount"].cumsum()), "mode": "pandas"},
@@ -450,7 +555,7 @@ def test_the_payments_repo_is_applied_and_loaded_twice_alike(tmp_path: Path) -> 
     )  # fmt: skip
     assert other.stdout.strip() == str([v.definition_hash for v in plan.views])
     assert [v.name for v in plan.views] == [
-        "card_abroad", "card_in_shop", "card_spend", "shop_sales",
+        "card_abroad", "card_habits", "card_in_shop", "card_newest", "card_spend", "shop_sales",
     ]  # fmt: skip
     assert plan.view("card_in_shop").join_keys == (
         JoinKey("card_id", "string"),

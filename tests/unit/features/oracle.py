@@ -12,6 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 NEVER = 2**63 - 1
+FOR_EVER = 2**59
+"""No clock gets here."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,22 @@ def value_of(aggregate: Any, events: Sequence[Event], t: int) -> Any:
     inside = [e for e in events if left <= e.time <= t]
     inside.sort(key=lambda e: (e.time, e.partition, e.offset))
     values = [e.values[aggregate.column] for e in inside]
+    if aggregate.function == "latest":
+        return values[-1] if values and values[-1] == values[-1] else None
     values = [v for v in values if v is not None and v == v]
     if aggregate.function == "count":
         return len(values)
+    if aggregate.function == "count_distinct":
+        return len(set(values))
     if not values:
         return None
     if aggregate.function in ("first", "last"):
         return values[0 if aggregate.function == "first" else -1]
     if aggregate.function in ("min", "max"):
         return (min if aggregate.function == "min" else max)(values)
+    if aggregate.function[0] == "p":
+        rank = int(aggregate.function[1:]) * (len(values) - 1) // 100
+        return float(sorted(values)[rank])
     exact = [Fraction(v) for v in values]
     total = sum(exact, Fraction(0))
     if aggregate.function == "sum":
@@ -76,7 +85,9 @@ def same(aggregate: Any, got: Any, want: Any, events: Sequence[Event]) -> bool:
         return got is None and want is None
     if type(got) is not type(want):
         return False
-    exact = ("count", "min", "max", "first", "last")
+    if aggregate.function[0] == "p":
+        return bool(abs(got - want) <= abs(want) / 129 * (1 + 1e-9))
+    exact = ("count", "count_distinct", "latest", "min", "max", "first", "last")
     if aggregate.function in exact or isinstance(want, int):
         return bool(got == want)
     slack = 1e-9 * abs(want) + 1e-13 * scale_of(aggregate, events)
@@ -117,7 +128,8 @@ class Oracle:
         return sorted({exit_of(e.time, w, h) for e in self.of(key) for w, h in edges})
 
     def valid_until(self, key: bytes, t: int) -> int:
-        return min((x for x in self.exits(key) if x > t), default=NEVER)
+        exits = [x for x in self.exits(key) if t < x < FOR_EVER]
+        return min(exits, default=NEVER)
 
     def changed_at(self, key: bytes, t: int) -> int:
         """The latest instant <= t at which an event came in or went out."""

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from streamsvc.columns import BytesColumn, Column, NumericColumn, strings
-from streamsvc.definitions.plan import Aggregate
+from streamsvc.definitions.plan import LIFETIME_MS, Aggregate
 
 from .oracle import Event
 
@@ -17,8 +17,21 @@ TYPES: dict[str, Any] = {"price": "float64", "units": "int64", "rush": "bool", "
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "std", "var", "first", "last")
 KEYS = [b"", b"k", b"a longer key than one word", b"\x00\x01", b"x" * 300]
 
-windows = st.sampled_from([(10, 1), (10, 5), (7, 3), (60, 10), (40, 10), (25, 5), (4, 4), (3, 8)])
-functions = st.sampled_from(FUNCTIONS)
+SKETCHES = ("count_distinct", "p1", "p50", "p95", "p99", "latest")
+OF_TEXT = ("count", "count_distinct", "min", "max", "first", "last", "latest")
+FOREVER = (LIFETIME_MS, LIFETIME_MS)
+
+windows = st.sampled_from(
+    [FOREVER, (10, 1), (10, 5), (7, 3), (60, 10), (40, 10), (25, 5), (4, 4), (3, 8)]
+)
+functions = {
+    "price": st.sampled_from(FUNCTIONS + SKETCHES),
+    "units": st.sampled_from(FUNCTIONS + SKETCHES),
+    "rush": st.sampled_from(
+        [f for f in FUNCTIONS + SKETCHES if f not in ("p1", "p50", "p95", "p99")]
+    ),
+    "shop": st.sampled_from(OF_TEXT),
+}
 
 
 @st.composite
@@ -26,7 +39,7 @@ def specs(draw: st.DrawFn) -> list[Aggregate]:
     some = []
     for i in range(draw(st.integers(1, 8))):
         column = draw(st.sampled_from(sorted(TYPES)))
-        function: Any = "count" if column == "shop" else draw(functions)
+        function = draw(functions[column])
         window, hop = draw(windows)
         some.append(Aggregate(f"f{i}", column, function, window, hop))
     return some
@@ -37,10 +50,10 @@ values = st.fixed_dictionaries(
         "price": st.none()
         | st.just(float("nan"))
         | st.floats(-1e6, 1e6, allow_subnormal=False)
-        | st.sampled_from([0.1, 0.2, 0.3]),
+        | st.sampled_from([0.1, 0.2, 0.3, 0.0, -0.0, 5e-300, -7e100]),
         "units": st.none() | st.integers(-(2**58), 2**58) | st.integers(-3, 3),
         "rush": st.none() | st.booleans(),
-        "shop": st.none() | st.sampled_from(["", "north", "süd"]),
+        "shop": st.none() | st.sampled_from(["", "north", "nord", "süd", "s" * 100]),
     }
 )
 

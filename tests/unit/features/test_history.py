@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamsvc.columns import strings
+from streamsvc.columns import BytesColumn, strings
 from streamsvc.features.engine import WindowState
 from streamsvc.features.history import features_at
 from streamsvc.features.spec import WindowSpec
@@ -50,6 +50,9 @@ def test_history_equals_the_stream(aggregates: list[Any], events: list[Any]) -> 
     found = features_at(spec, *arguments, rows.keys, clock)
     for name, column in rows.values.items():
         assert np.array_equal(column.valid, found[name].valid)
+        if isinstance(column, BytesColumn):
+            assert column.to_pylist() == found[name].to_pylist()
+            continue
         live, past = column.values[column.valid], found[name].values[column.valid]
         if column.values.dtype == np.float64:
             np.testing.assert_allclose(live, past, rtol=1e-9, atol=1e-4)

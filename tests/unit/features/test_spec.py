@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,70 @@ def test_a_batch_of_another_definition_is_refused() -> None:
         TileBatch.from_bytes(batch.to_bytes()[:-1])
     with pytest.raises(IntegrityError, match="not a tile batch"):
         TileBatch.from_bytes(b"")
+
+
+SKETCHES = WindowSpec.of(
+    [
+        Aggregate("n", "x", "count_distinct", 1_000, 10),
+        Aggregate("p", "x", "p50", 1_000, 10),
+        Aggregate("t", "t", "last", 1_000, 10),
+    ],
+    {"x": "int64", "t": "string"},
+)
+
+
+def sketched(n: int = 5_000) -> WindowState:
+    state = WindowState(SKETCHES)
+    rows = np.arange(n)
+    columns = {"x": numeric(rows * 7), "t": strings([f"text {i}" for i in rows.tolist()])}
+    state.apply(strings(["k", "another"] * (n // 2)), rows * 900 // n, rows * 0, rows, columns)
+    state.emit()
+    return state
+
+
+def test_a_key_too_large_for_a_record_is_cut_between_tiles() -> None:
+    whole = sketched().snapshot()
+    assert len(whole) == 180
+    pieces = list(whole.slices(SKETCHES, 2_000))
+    assert len(pieces) > 20
+    assert all(len(piece.to_bytes()) < 4_000 or len(piece) == 1 for piece in pieces)
+    assert sum(map(len, pieces)) == len(whole)
+    again = WindowState(SKETCHES)
+    for piece in pieces:
+        again.load(TileBatch.from_bytes(piece.to_bytes()))
+    assert again.snapshot().to_bytes() == whole.to_bytes()
+
+
+def test_payload_of_another_definition_is_refused() -> None:
+    """Whatever a batch says, nothing is read or written beyond what was made for it."""
+    good = sketched(40).snapshot()
+    assert good.payload is not None
+    with pytest.raises(IntegrityError, match="another definition"):
+        WindowState(SKETCHES).load(replace(good, payload=None))
+    with pytest.raises(IntegrityError):
+        WindowState(SKETCHES).load(replace(good, payload=-good.payload))
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        words = good.words.copy()
+        at = int(rng.integers(0, len(words)))
+        words[at] = int(rng.choice([-1, 2**62, 1, 3, 512, 2_048, int(words[at]) + 1]))
+        state = WindowState(SKETCHES)
+        try:
+            state.load(replace(good, words=words))
+        except IntegrityError:
+            refused += 1
+            continue
+        state.mark_all_changed()
+        state.emit()
+    assert refused > 50
+
+
+def test_views_without_payload_are_written_as_they_were() -> None:
+    spec = WindowSpec.of([Aggregate("s", "x", "sum", 10, 1)], {"x": "int64"})
+    state, one = WindowState(spec), np.array([3])
+    state.apply(strings(["k"]), one, one, one, {"x": numeric([7])})
+    raw = state.take_changed_tiles().to_bytes()
+    assert raw[:8] == b"SVT1" + bytes(4)
+    # Header, key length, as_of, tiles, start, two words, group, key.
+    assert len(raw) == 48 + 8 * (3 + 1 + 2) + 1 + 1
