@@ -7,18 +7,23 @@ type in its file. The registry itself is asked through `SchemaRegistry`; this ro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
+from numba import njit
 
 from streamsvc.columns import I64, U8, Bools
 from streamsvc.events.wire import Reject
+from streamsvc.features.kernels.pointers import pointer
 
 __all__ = ["HEADER_BYTES", "SAMPLE_ID", "SchemaRegistry", "WriterSchema", "schema_ids"]
 
 HEADER_BYTES: Final = 5
 SAMPLE_ID: Final = 0xFFFF_FFFF
 """The id of sample records, which are of the declared schema; registries count in 31 bits."""
+_NO_ID: Final = -1
+_SHORT: Final = -2
+_WRONG_MAGIC: Final = -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +50,36 @@ class SchemaRegistry(Protocol):
 
 def schema_ids(data: U8, start: I64, end: I64, rows: Bools) -> tuple[I64, list[Reject]]:
     """The schema id of each of `rows`, -1 for other rows and bad headers; shape (n,)."""
-    ids = np.full(len(rows), -1, np.int64)
-    chosen = np.flatnonzero(rows)
-    short = end[chosen] - start[chosen] < HEADER_BYTES
-    rejects = [
-        Reject(
-            row,
-            "bad_header",
-            f"The value has {end[row] - start[row]} bytes, fewer than the {HEADER_BYTES} of a"
-            " Schema Registry header.",
-        )
-        for row in chosen[short].tolist()
-    ]
-    chosen = chosen[~short]
-    head = data[start[chosen][:, None] + np.arange(HEADER_BYTES)].astype(np.int64)
-    wrong = head[:, 0] != 0
-    rejects += [
-        Reject(
-            row,
-            "bad_header",
-            f"The value begins with byte {first}, not with the 0 of a Schema Registry header.",
-        )
-        for row, first in zip(chosen[wrong].tolist(), head[wrong, 0].tolist(), strict=True)
-    ]
-    found = head[:, 1] << 24 | head[:, 2] << 16 | head[:, 3] << 8 | head[:, 4]
-    ids[chosen[~wrong]] = found[~wrong]
+    ids = np.empty(len(rows), np.int64)
+    if not _read_ids(data, start, end, rows, ids):
+        return ids, []
+    rejects = []
+    for row in np.flatnonzero(ids < _NO_ID).tolist():
+        why = f"begins with byte {data[start[row]]}, not with the 0"
+        if ids[row] == _SHORT:
+            why = f"has {end[row] - start[row]} bytes, fewer than the {HEADER_BYTES}"
+        why = f"The value {why} of a Schema Registry header."
+        rejects.append(Reject(row, "bad_header", why))
+        ids[row] = _NO_ID
     return ids, rejects
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _read_ids(data: U8, start: I64, end: I64, rows: Bools, ids: I64) -> bool:
+    """Fill `ids`; returns whether one of `rows` has no good header."""
+    a: Any = pointer(data)
+    bad = False
+    for i in range(len(rows)):
+        p = start[i]
+        if not rows[i]:
+            ids[i] = _NO_ID
+        elif end[i] - p < HEADER_BYTES:
+            ids[i] = _SHORT
+            bad = True
+        elif a[p] != 0:
+            ids[i] = _WRONG_MAGIC
+            bad = True
+        else:
+            high = np.int64(a[p + 1]) << 24 | np.int64(a[p + 2]) << 16
+            ids[i] = high | np.int64(a[p + 3]) << 8 | np.int64(a[p + 4])
+    return bad

@@ -31,6 +31,9 @@ _TIMEOUT_S: Final = 10.0
 _ASK_AGAIN_S: Final = 30.0
 _ACCEPT: Final = "application/vnd.schemaregistry.v1+json, application/json"
 _MAX_REFERENCES: Final = 100
+_LARGEST_ID: Final = 2**31 - 1
+_UNKNOWN: Final = (40401, 40402, 40403)
+"""Subject, version, schema. Any other 404 says that the address is not a registry's."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +78,8 @@ class HttpSchemaRegistry:
         Waits `schema_registry_patience_s` for a registry that does not answer, and raises
         UnavailableError then; ConfigurationError if it refuses us.
         """
+        if schema_id > _LARGEST_ID:
+            return None
         found = self._known.get(schema_id)
         if found is not None:
             return found
@@ -121,13 +126,7 @@ class HttpSchemaRegistry:
             with self._opener.open(request, timeout=_TIMEOUT_S) as answer:
                 found: dict[str, Any] = json.loads(answer.read())
         except HTTPError as error:
-            error.close()
-            if error.code == 404:
-                # Where the whole interface is missing, no id would be known either.
-                if "json" not in (error.headers.get("Content-Type") or ""):
-                    raise UnavailableError(
-                        self._away("has no such interface (HTTP 404)")
-                    ) from error
+            if error.code == 404 and _error_code(error) in _UNKNOWN:
                 return None
             if error.code in (401, 403):
                 raise ConfigurationError(
@@ -158,6 +157,13 @@ class HttpSchemaRegistry:
             f"The schema registry at {self._shown} {what}; records wait for it. If that is not its "
             "address, set schema_registry_url."
         )
+
+
+def _error_code(error: HTTPError) -> object:
+    try:
+        return json.loads(error.read())["error_code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _opener(settings: Settings) -> OpenerDirector:
