@@ -330,6 +330,44 @@ def test_references_bring_the_types_that_a_schema_uses():
     assert found.columns["price.eur"].to_pylist() == [9.5]
 
 
+def test_what_is_wider_than_the_specification():
+    """Nullable without a default, narrower numbers, text of any kind: all keep running."""
+    enum = {"type": "enum", "name": "E", "symbols": ["x", "y"]}
+
+    def schema(**kinds: Any) -> Any:
+        listed = [{"name": name, "type": kind} for name, kind in kinds.items()]
+        return stamped({"type": "record", "name": "R", "fields": listed})
+
+    writer = schema(n="long", f="double", t="bytes", e=enum)
+    declared = schema(n="int", f="float", t="string", e="string", new=["double", "null"])
+    raw = encode(writer, {"n": 2**40, "f": 0.1, "t": "é".encode(), "e": "y", "at": 5})
+    assert read(raw, writer, declared) is None
+    found = decode(decoder(declared, registry=Registry(writer)), [framed(1, raw)])
+    assert {name: c.to_pylist() for name, c in found.columns.items()} == {
+        "n": [2**40],
+        "f": [0.1],
+        "t": ["é"],
+        "e": ["y"],
+        "new": [None],
+        "at": [5],
+    }
+
+
+def test_defaults_within_a_record_that_is_null_are_null_too():
+    inner = {"type": "record", "name": "I", "fields": [{"name": "a", "type": "long"}]}
+    more = {"name": "b", "type": "string", "default": "d"}
+    wider = {**inner, "fields": [*inner["fields"], more]}
+
+    def schema(kind: Any) -> Any:
+        listed = [{"name": "i", "type": ["null", kind]}]
+        return stamped({"type": "record", "name": "R", "fields": listed})
+
+    rows = [framed(1, encode(schema(inner), {"i": i, "at": 5})) for i in (None, {"a": 1})]
+    found = decode(decoder(schema(wider), registry=Registry(schema(inner))), rows)
+    assert found.columns["i.a"].to_pylist() == [None, 1]
+    assert found.columns["i.b"].to_pylist() == [None, "d"]
+
+
 def test_a_symbol_that_the_declared_enum_does_not_have():
     def schema(*symbols: str, **more: Any) -> Any:
         enum = {"type": "enum", "name": "E", "symbols": list(symbols), **more}

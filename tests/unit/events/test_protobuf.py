@@ -232,6 +232,50 @@ def test_a_required_field_that_is_missing():
     assert found.columns["card"].to_pylist() == [None, "c"]
 
 
+def test_setting_one_field_of_a_oneof_clears_a_message_that_was_the_other():
+    file = descriptor_pb2.FileDescriptorProto(name="o.proto", package="o", syntax="proto3")
+    inner = file.message_type.add(name="Inner")
+    inner.field.add(name="n", number=1, type=3, label=1)
+    outer = file.message_type.add(name="M")
+    outer.oneof_decl.add(name="choice")
+    for number, name in enumerate(("first", "second"), 1):
+        outer.field.add(
+            name=name, number=number, type=11, type_name=".o.Inner", label=1, oneof_index=0
+        )
+    outer.field.add(name="text", number=3, type=12, label=1, oneof_index=0)
+    outer.field.add(name="at", number=4, type=3, label=1)
+    kind = message_class(file, "o.M")
+    first, second = b"\x0a\x02\x08\x07", b"\x12\x00"
+    rows = [first, second, first + second, second + first, first + b"\x1a\x00", first + first]
+    rows = [each + b"\x20\x05" for each in rows]
+    found = decode(decoder(kind), rows)
+    assert found.columns["first.n"].to_pylist() == [7, None, None, 7, None, 7]
+    assert found.columns["second.n"].to_pylist() == [None, 0, 0, None, None, None]
+    for i, raw in enumerate(rows):
+        assert row(found, i) == wanted(kind, kind.FromString(raw))
+
+
+def test_parts_of_a_timestamp_in_any_order():
+    file = descriptor_pb2.FileDescriptorProto(name="t.proto", package="t", syntax="proto3")
+    file.dependency.append("google/protobuf/timestamp.proto")
+    file.message_type.add(name="M").field.add(
+        name="at", number=1, type=11, type_name=".google.protobuf.Timestamp", label=1
+    )
+    kind = message_class(file, "t.M")
+    nanos, seconds = b"\x10\xc0\x84\x3d", b"\x08\x05"  # 1 ms, 5 s
+    parts = [nanos + seconds, seconds + nanos, nanos + seconds + seconds, seconds, b""]
+    rows = [bytes([0x0A, len(part)]) + part for part in parts]
+    found = decode(decoder(kind, unit=None), rows)
+    assert found.event_time.tolist() == [5_001, 5_001, 5_001, 5_000, 0]
+    assert found.columns["at"].to_pylist()[0] == 5_001_000
+    # Without a Timestamp there is no time; one that is empty is 1970, as in Google's libraries.
+    assert [r.reason for r in decode(decoder(kind, unit=None), [b"", *rows]).rejects] == [
+        "bad_event_time"
+    ]
+    too_much = b"\x0a\x06\x10\x80\x94\xeb\xdc\x03"
+    assert decode(decoder(kind, unit=None), [too_much]).rejects[0].reason == "wrong_type"
+
+
 PROTO = """
 syntax = "proto3"; // message Commented { }
 package shop;
