@@ -160,8 +160,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "kafka_sasl_mechanism needs kafka_sasl_username and kafka_sasl_password"
             )
-        if self.schema_registry_url is not None:
-            TypeAdapter(HttpUrl).validate_python(self.schema_registry_url)
+        registry = self.schema_registry_url
+        if registry is not None and TypeAdapter(HttpUrl).validate_python(registry).username:
+            raise ValueError(
+                "schema_registry_url must not hold credentials; set schema_registry_username "
+                "and schema_registry_password"
+            )
         if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
         TypeAdapter(RedisDsn).validate_python(self.redis_url.get_secret_value())

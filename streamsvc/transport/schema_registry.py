@@ -12,6 +12,7 @@ import json
 import ssl
 import time
 from collections.abc import Iterable
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
@@ -134,7 +135,7 @@ class HttpSchemaRegistry:
                     "schema_registry_username and schema_registry_password."
                 ) from error
             raise UnavailableError(self._away(f"answers HTTP {error.code}")) from error
-        except (OSError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
                 raise ConfigurationError(
                     f"The certificate of the schema registry at {self._shown} is not trusted "

@@ -119,10 +119,26 @@ def test_a_registry_that_does_not_answer(registry):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(UnavailableError, match=r"does not answer .* set schema_registry_url"):
-        client(f"http://user:secret@127.0.0.1:{port}").schema(1)
+        client(f"http://127.0.0.1:{port}").schema(1)
     # Another server's 404 is not a schema that does not exist.
     with pytest.raises(UnavailableError, match="answers HTTP 404"):
         client(f"http://{registry.address}/elsewhere").schema(1)
+
+
+def test_an_answer_that_is_no_http():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-nothing\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(UnavailableError, match="does not answer"):
+            client(f"http://127.0.0.1:{server.getsockname()[1]}").schema(1)
+        thread.join()
 
 
 def test_it_is_waited_for(registry):
