@@ -19,11 +19,12 @@ _NOT_ASCII = np.uint64(0x8080808080808080)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def varint(a: Any, p: int, e: int) -> tuple[int, int]:
+def varint(a: Any, p: int, e: int, last: int) -> tuple[int, int]:
     """The base-128 number at `p`, low bits first, as the 64-bit word that it makes.
 
     Returns the word and the position behind it: -1 where the record ends within, -2 where the
-    number does not fit 64 bits.
+    number does not fit 64 bits. `last` is how large the tenth byte may be: 1, or 127 where what
+    does not fit is dropped.
     """
     word: Any = np.uint64(0)
     after = -1
@@ -31,7 +32,7 @@ def varint(a: Any, p: int, e: int) -> tuple[int, int]:
     while p < e:
         b = np.uint64(a[p])
         p += 1
-        if shift == np.uint64(63) and b > np.uint64(1):
+        if shift == np.uint64(63) and b > np.uint64(last):
             after = -2
             break
         word |= (b & np.uint64(127)) << shift

@@ -117,7 +117,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
             at = 4 * pc
             code, one, two = step[at], step[at + 1], step[at + 2]
             if code in (_INT, _INT_AS_FLOAT, _SKIP_INT):
-                word, q = varint(a, p, e)
+                word, q = varint(a, p, e, 1)
                 if q < 0:
                     wrong = TOO_SHORT if q == -1 else BAD_LENGTH
                     break
@@ -129,7 +129,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                         number[one * n + i] = np.float64(zigzag(word))
                     known[two * n + i] = np.uint8(1)
             elif code in (_TEXT, _SKIP_TEXT):
-                word, q = varint(a, p, e)
+                word, q = varint(a, p, e, 1)
                 if q < 0:
                     wrong = TOO_SHORT if q == -1 else BAD_LENGTH
                     break
@@ -156,7 +156,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                 known[two * n + i] = np.uint8(1)
                 p += 8
             elif code in (_UNION, _SYMBOL, _SKIP_SYMBOL):
-                word, q = varint(a, p, e)
+                word, q = varint(a, p, e, 1)
                 if q < 0:
                     wrong = TOO_SHORT if q == -1 else BAD_LENGTH
                     break
@@ -230,7 +230,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                     behind = one
                 ended = False
                 while left == 0:
-                    word, q = varint(a, p, e)
+                    word, q = varint(a, p, e, 1)
                     if q < 0:
                         wrong = TOO_SHORT if q == -1 else BAD_LENGTH
                         break
@@ -240,8 +240,9 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                         ended = True
                         break
                     if left < 0:
-                        # A block of that many items, with its size in bytes: skipped as a whole.
-                        word, q = varint(a, p, e)
+                        # A block of that many items, with its size in bytes. Its items are walked
+                        # all the same: a wrong size must not change what is read behind.
+                        word, q = varint(a, p, e, 1)
                         if q < 0:
                             wrong = TOO_SHORT if q == -1 else BAD_LENGTH
                             break
@@ -252,8 +253,11 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                         if size > e - q:
                             wrong = TOO_SHORT
                             break
-                        p = q + size
-                        left = 0
+                        p = q
+                        left = -left
+                        if left < 0:
+                            wrong = BAD_LENGTH
+                            break
                 if wrong != GOOD:
                     break
                 if ended:

@@ -41,6 +41,7 @@ MISSING: Final = 6
 
 _MAX_GROUPS: Final = 100
 _MAX_TAG: Final = 2**32 - 1
+_TAG_BYTES: Final = 5
 _VARINT, _FIXED64, _BYTES, _GROUP, _GROUP_END, _FIXED32 = 0, 1, 2, 3, 4, 5
 _FIRST_SECOND: Final = -62_135_596_800
 _LAST_SECOND: Final = 253_402_300_799
@@ -143,8 +144,8 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                 node = nodes[node, 3]
                 hint = first[node]
                 continue
-            tag, q = varint(a, p, e)
-            if q < 0 or tag > np.uint64(_MAX_TAG) or tag < np.uint64(8):
+            tag, q = varint(a, p, e, 127)
+            if q < 0 or q - p > _TAG_BYTES or tag > np.uint64(_MAX_TAG) or tag < np.uint64(8):
                 wrong = TOO_SHORT if q == -1 else BAD_TAG
                 break
             p = q
@@ -153,12 +154,12 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
             # What stands in the field, whoever wants it: a word, or bytes from p to q.
             word = np.uint64(0)
             if wire == _VARINT:
-                word, q = varint(a, p, e)
+                word, q = varint(a, p, e, 127)
                 if q < 0:
                     wrong = TOO_SHORT if q == -1 else BAD_TAG
                     break
             elif wire == _BYTES:
-                word, q = varint(a, p, e)
+                word, q = varint(a, p, e, 127)
                 if q < 0:
                     wrong = TOO_SHORT if q == -1 else BAD_TAG
                     break

@@ -151,7 +151,7 @@ def _skip_place(data: U8, start: I64, end: I64, rows: Bools, wanted: I64) -> Non
     for i in range(len(rows)):
         if not rows[i]:
             continue
-        word, p = varint(a, start[i], end[i])
+        word, p = varint(a, start[i], end[i], 127)
         many = zigzag(word)
         if p < 0 or many < 0 or many > end[i] - p:
             start[i] = _UNREADABLE
@@ -161,7 +161,7 @@ def _skip_place(data: U8, start: I64, end: I64, rows: Bools, wanted: I64) -> Non
             continue
         same = many == len(wanted)
         for k in range(many):
-            word, p = varint(a, p, end[i])
+            word, p = varint(a, p, end[i], 127)
             if p < 0:
                 break
             same = same and zigzag(word) == wanted[k]

@@ -543,7 +543,7 @@ def test_a_protobuf_class_is_found_in_the_repo(tmp_path: Path, path: str) -> Non
             sys.modules.pop(name, None)
     assert sys.path == before
     assert isinstance(schema.encoding, ProtobufEncoding)
-    assert schema.encoding.message == "shop.Payment"
+    assert schema.encoding.message == "till.Payment"
     assert schema.time_unit == "us"
     assert [(f.name, f.type, f.nullable) for f in schema.fields] == [
         ("card", "string", False),
@@ -555,7 +555,7 @@ def test_a_protobuf_class_is_found_in_the_repo(tmp_path: Path, path: str) -> Non
 GENERATED = """
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 
-file = descriptor_pb2.FileDescriptorProto(name="shop/h.proto", package="shop", syntax="proto3")
+file = descriptor_pb2.FileDescriptorProto(name="till/h.proto", package="till", syntax="proto3")
 file.dependency.append("google/protobuf/timestamp.proto")
 message = file.message_type.add(name="Payment")
 message.field.add(name="card", number=1, type=9, label=1)
@@ -564,5 +564,5 @@ message.field.add(name="at", number=3, type=11, label=1, type_name=".google.prot
 message.oneof_decl.add(name="_amount")
 pool = descriptor_pool.Default()
 pool.AddSerializedFile(file.SerializeToString())
-Payment = message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.Payment"))
+Payment = message_factory.GetMessageClass(pool.FindMessageTypeByName("till.Payment"))
 """

@@ -185,7 +185,7 @@ def test_any_bytes_in_a_string(texts):
     assert all("field 'a' that is not UTF-8" in r.error for r in found.rejects)
 
 
-def test_blocks_with_their_size_are_skipped():
+def test_blocks_with_their_size():
     schema = stamped({"type": "record", "name": "R", "fields": [
         {"name": "a", "type": {"type": "array", "items": "long"}}]})  # fmt: skip
     good = b"\x03\x04\x02\x04\x02\x06\0" + encode({"type": "long"} and "long", 9)
@@ -193,6 +193,9 @@ def test_blocks_with_their_size_are_skipped():
     assert found.ok.tolist() == [True, False, False]
     assert found.event_time[0] == 9
     assert read(good, schema) == {"a": [1, 2, 3], "at": 9}
+    wrong_size = b"\x01\x04\x02\0\x12"
+    assert read(wrong_size, schema) == {"a": [1], "at": 9}
+    assert decode(decoder(schema), [wrong_size]).event_time.tolist() == [9]
 
 
 def test_an_endless_array_of_nothing_ends():

@@ -276,6 +276,27 @@ def test_parts_of_a_timestamp_in_any_order():
     assert decode(decoder(kind, unit=None), [too_much]).rejects[0].reason == "wrong_type"
 
 
+@pytest.mark.parametrize("last", [0, 1, 2, 8, 127, 128])
+def test_bits_beyond_64_are_dropped(last):
+    kind = payment()
+    raw = b"\x18\x05\x10" + b"\xff" * 9 + bytes([last])  # field 2 is unsigned
+    read, found = parsed(kind, raw), decode(decoder(kind), [raw])
+    if read is None:
+        assert found.rejects[0].reason == "bad_protobuf"
+    elif read.big >= 2**63:
+        assert found.rejects[0].reason == "wrong_type"
+    else:
+        assert row(found, 0) == wanted(kind, read)
+
+
+def test_a_tag_has_at_most_five_bytes():
+    kind = payment()
+    good, bad = b"\x98\x80\x80\x80\0\x05", b"\x98\x80\x80\x80\x80\0\x05"
+    assert parsed(kind, good) == kind(at=5)
+    assert parsed(kind, bad) is None
+    assert decode(decoder(kind), [good, bad]).ok.tolist() == [True, False]
+
+
 PROTO = """
 syntax = "proto3"; // message Commented { }
 package shop;
