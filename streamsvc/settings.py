@@ -16,7 +16,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, RedisDsn, SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Field,
+    HttpUrl,
+    RedisDsn,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streamsvc.errors import ConfigurationError
@@ -73,6 +81,19 @@ class Settings(BaseSettings):
     """Milliseconds without a heartbeat after which a worker is taken for dead."""
     heartbeat_interval_ms: int = Field(500, ge=50)
     """Milliseconds between heartbeats of a worker."""
+
+    # --- Schema registry -------------------------------------------------------------------
+    schema_registry_url: str | None = None
+    """`http://` or `https://` address of the Schema Registry whose ids records carry, for sources
+    with the tag `streamsvc.framing`."""
+    schema_registry_username: str | None = None
+    """User for the registry (basic authentication)."""
+    schema_registry_password: SecretStr | None = None
+    """Password of `schema_registry_username`."""
+    schema_registry_ssl_ca: Path | None = None
+    """PEM file with the certificate authority of the registry, for `https://`."""
+    schema_registry_patience_s: float = Field(60.0, ge=0)
+    """Seconds that records wait for a registry that does not answer before the worker stops."""
 
     # --- Online store ----------------------------------------------------------------------
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -138,6 +159,12 @@ class Settings(BaseSettings):
         ):
             raise ValueError(
                 "kafka_sasl_mechanism needs kafka_sasl_username and kafka_sasl_password"
+            )
+        registry = self.schema_registry_url
+        if registry is not None and TypeAdapter(HttpUrl).validate_python(registry).username:
+            raise ValueError(
+                "schema_registry_url must not hold credentials; set schema_registry_username "
+                "and schema_registry_password"
             )
         if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")

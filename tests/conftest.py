@@ -19,6 +19,7 @@ from typing import NoReturn
 # mode, where all registries of a process share their values. Workers import it first, too.
 import prometheus_client  # noqa: F401
 import pytest
+from support.registry import Registry
 
 from streamsvc.errors import UnavailableError
 from streamsvc.local.stack import LocalStack
@@ -70,6 +71,18 @@ def triton(stack: Stack) -> Stack:
     if local.in_process_because is not None:
         unavailable(local.in_process_because)
     return replace(stack, settings=load_settings(stack.repo))
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A Schema Registry."""
+    made = Registry(tmp_path_factory.mktemp("registry"))
+    try:
+        made.__enter__()
+    except UnavailableError as error:
+        unavailable(str(error))
+    yield made
+    made.__exit__()
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -18,6 +18,7 @@ from streamsvc.state.restore import restore_partitions, restore_progress
 from streamsvc.state.source import SourceClock, SourcePartition
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
+from streamsvc.transport.schema_registry import open_registry
 
 __all__ = ["Holdings", "Partition"]
 
@@ -42,8 +43,9 @@ class Holdings:
         self._producer = producer
         self._owner = owner
         self._admin = Admin(settings)
+        registry = open_registry(settings, topology.sources.values())
         self._decoders = {
-            topic: Decoder(source, max_record_bytes=settings.max_record_bytes)
+            topic: Decoder(source, max_record_bytes=settings.max_record_bytes, registry=registry)
             for topic, source in topology.sources.items()
         }
 

@@ -45,6 +45,7 @@ from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import BatchProducer, Record
+from streamsvc.transport.schema_registry import open_registry
 
 __all__ = ["ScoringWorker", "run", "run_services", "served_topic"]
 
@@ -99,7 +100,11 @@ class ScoringWorker:
         name = target.service.name
         ladder = _ladder(settings, target)
         reads = StoreReads(connect(settings), project)
-        decoder = Decoder(target.request, max_record_bytes=settings.max_record_bytes)
+        decoder = Decoder(
+            target.request,
+            max_record_bytes=settings.max_record_bytes,
+            registry=open_registry(settings, [target.request]),
+        )
         clock = Clock()
         features = FeatureReads(
             target.inputs,

@@ -26,10 +26,15 @@ def check(
     """
     context = cli_context(ctx)
     from streamsvc.definitions.registry import load_plan
-    from streamsvc.errors import DefinitionError
+    from streamsvc.errors import ConfigurationError, DefinitionError
+    from streamsvc.transport.schema_registry import open_registry
 
     try:
         plan = load_plan(context.repo, context.settings.max_future_ms)
+        try:
+            open_registry(context.settings, plan.sources)
+        except ConfigurationError as error:
+            raise DefinitionError([str(error)]) from error
     except DefinitionError as error:
         if json:
             context.print_json({"ok": False, "mistakes": list(error.mistakes)})

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "LIFETIME_MS",
     "Aggregate",
+    "AvroEncoding",
     "BatchView",
+    "Encoding",
     "EventField",
     "EventSchema",
     "FeatureRef",
@@ -25,6 +27,7 @@ __all__ = [
     "JoinKey",
     "OnDemandView",
     "Plan",
+    "ProtobufEncoding",
     "Route",
     "Service",
     "Source",
@@ -52,14 +55,41 @@ class EventField:
 
 
 @dataclass(frozen=True, slots=True)
+class AvroEncoding:
+    """Values are Avro binary."""
+
+    schema: str
+    """The declared schema, JSON: what readers want, whatever the writer's was."""
+    framed: bool
+    """Whether each value begins with the id of its writer's schema in a Schema Registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtobufEncoding:
+    """Values are messages of one Protobuf type."""
+
+    message: str
+    """Full name of the message type."""
+    files: bytes
+    """Serialised FileDescriptorSet: the file that declares it and all that this one imports."""
+    framed: bool
+    """Whether each value begins with a schema id and the place of its type in that schema."""
+
+
+Encoding: TypeAlias = AvroEncoding | ProtobufEncoding
+
+
+@dataclass(frozen=True, slots=True)
 class EventSchema:
-    """How a topic's records become columns. JSON is the only format so far."""
+    """How a topic's records become columns."""
 
     fields: tuple[EventField, ...]
     timestamp_field: str
     """Name of the field that holds the event time."""
     time_unit: TimeUnit | None = None
     """Unit of an event time given as a number; None means that only ISO-8601 strings are taken."""
+    encoding: Encoding | None = None
+    """None is JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+from streamsvc.definitions.messages import load_message
 from streamsvc.definitions.plan import EventSchema, Source, TimeUnit
 from streamsvc.definitions.route import TAG_PREFIX
 from streamsvc.definitions.validate import check_tags, field_types, milliseconds, nearest
@@ -12,7 +13,8 @@ from streamsvc.errors import DefinitionError
 
 __all__ = ["compile_source", "compile_sources"]
 
-_KEY, _TIME_UNIT = "key", "time_unit"
+_KEY, _TIME_UNIT, _FRAMING = "key", "time_unit", "framing"
+_CONFLUENT = "confluent"
 
 
 def compile_sources(
@@ -45,10 +47,10 @@ def compile_source(
     """
     what = f"KafkaSource {kafka_source.name!r}"
     options, tags = kafka_source.kafka_options, kafka_source.tags
-    wrong = check_tags(what, tags, (_KEY, _TIME_UNIT))
+    wrong = check_tags(what, tags, (_KEY, _TIME_UNIT, _FRAMING))
     if not options.topic:
         wrong.append(f"{what}: has no topic; set topic=….")
-    schema = _schema(what, kafka_source, tags.get(TAG_PREFIX + _TIME_UNIT), wrong)
+    schema = _schema(what, kafka_source, repo, wrong)
     key_field = tags.get(TAG_PREFIX + _KEY)
     if schema is not None and key_field is not None:
         kinds = field_types(schema)
@@ -79,11 +81,9 @@ def compile_source(
     )
 
 
-def _schema(
-    what: str, kafka_source: Any, time_unit: str | None, mistakes: list[str]
-) -> EventSchema | None:
-    from streamsvc.events.schema import parse_schema
-
+def _schema(what: str, kafka_source: Any, repo: Path, mistakes: list[str]) -> EventSchema | None:
+    tags = kafka_source.tags
+    time_unit, framing = tags.get(TAG_PREFIX + _TIME_UNIT), tags.get(TAG_PREFIX + _FRAMING)
     units = get_args(TimeUnit)
     if time_unit is not None and time_unit not in units:
         mistakes.append(
@@ -91,12 +91,14 @@ def _schema(
             f"{', '.join(units)}."
         )
         return None
-    message_format = kafka_source.kafka_options.message_format
-    if type(message_format).__name__ != "JsonFormat":
-        mistakes.append(f"{what}: its message_format is not JSON; use JsonFormat(schema_json=…).")
+    if framing not in (None, _CONFLUENT):
+        mistakes.append(
+            f"{what}: tag '{TAG_PREFIX}{_FRAMING}' is {framing!r}; set it to {_CONFLUENT!r} where "
+            f"records begin with a Schema Registry header, else drop it."
+        )
         return None
     try:
-        schema = parse_schema(message_format.schema_json, kafka_source.timestamp_field, time_unit)
+        schema = _parsed(kafka_source, repo, time_unit, framing is not None)
     except (DefinitionError, ValueError) as error:
         mistakes.append(f"{what}: {error}")
         return None
@@ -114,6 +116,30 @@ def _schema(
         )
         return None
     return schema
+
+
+def _parsed(kafka_source: Any, repo: Path, time_unit: str | None, framed: bool) -> EventSchema:
+    """The schema of the source's message format. Raises DefinitionError, ValueError."""
+    from streamsvc.events.schema import parse_avro_schema, parse_protobuf_schema, parse_schema
+
+    message_format, time = kafka_source.kafka_options.message_format, kafka_source.timestamp_field
+    match type(message_format).__name__:
+        case "JsonFormat" if framed:
+            raise ValueError(
+                f"tag '{TAG_PREFIX}{_FRAMING}' is for Avro and Protobuf; drop it, or write JSON "
+                f"without a Schema Registry header."
+            )
+        case "JsonFormat":
+            return parse_schema(message_format.schema_json, time, time_unit)
+        case "AvroFormat":
+            return parse_avro_schema(message_format.schema_json, time, time_unit, framed=framed)
+        case "ProtoFormat":
+            message = load_message(message_format.class_path, repo)
+            return parse_protobuf_schema(message, time, time_unit, framed=framed)
+    raise ValueError(
+        "its message_format is none of JsonFormat(schema_json=…), AvroFormat(schema_json=…), "
+        "ProtoFormat(class_path='module:Message')."
+    )
 
 
 def _archive(batch_source: Any, repo: Path) -> tuple[str | None, str | None]:

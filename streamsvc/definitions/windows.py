@@ -64,6 +64,8 @@ def definition_hash(
             ],
             "feature_types": feature_types,
             "udf": udf,
+            # Left out for JSON, whose hashes are older than other encodings.
+            **({} if schema.encoding is None else {"encoding": repr(schema.encoding)}),
         },
         sort_keys=True,
     )

@@ -1,9 +1,10 @@
 """Record values → typed columns, event times, and the records that cannot be used.
 
-A chunk is decoded at once. Records written the ordinary way are read by a compiled scan straight
-from the raw bytes (`scan`); whatever the scan does not take goes to the general decoder
-(`general`), which alone rejects. Both give the same columns, so which of them read a record is not
-to be seen. One bad record is cut out, the rest goes on.
+A chunk is decoded at once, and one bad record is cut out while the rest goes on. Avro and Protobuf
+are read by compiled interpreters (`avro`, `protobuf`). JSON that is written the ordinary way is
+read by a compiled scan straight from the raw bytes (`scan`); whatever the scan does not take goes
+to the general decoder (`general`), which alone rejects. Both give the same columns, so which of
+them read a record is not to be seen.
 
 What a field takes is told in `general`, how an event time may be written in `times`. JSON is
 strict: NaN, comments, trailing commas, invalid UTF-8, lone surrogates and numbers too large for a
@@ -14,13 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from streamsvc.columns import I64, U8, Bools, BytesColumn, Column
-from streamsvc.definitions.plan import Source
+from streamsvc.definitions.plan import AvroEncoding, EventSchema, Source
+from streamsvc.events.avro.reader import AvroReader
 from streamsvc.events.fields import Builder, FieldTree
+from streamsvc.events.framing import SchemaRegistry
 from streamsvc.events.general import decode_general
+from streamsvc.events.protobuf.reader import ProtobufReader
 from streamsvc.events.scan import scan
 from streamsvc.events.times import event_times, explain
 from streamsvc.events.wire import Reject
@@ -45,17 +50,19 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes the values of one source. Holds no state: any number of threads may share it."""
+    """Decodes the values of one source. Any number of threads may share it.
 
-    def __init__(self, source: Source, *, max_record_bytes: int) -> None:
+    `registry` is needed where the source's values carry schema ids.
+    """
+
+    def __init__(
+        self, source: Source, *, max_record_bytes: int, registry: SchemaRegistry | None = None
+    ) -> None:
         self._source = source
         self._max_record_bytes = max_record_bytes
         self._fields = source.schema.fields
         self._slots = Builder.slots_of(self._fields)
-        self._tree = FieldTree.of(self._fields, self._slots)
-        self._time_field = next(
-            i for i, f in enumerate(self._fields) if f.name == source.schema.timestamp_field
-        )
+        self._reader = _reader(source.schema, registry)
 
     def decode(self, values: BytesColumn, timestamps: I64, skip: Bools | None = None) -> Decoded:
         """The events in `values`; `timestamps` are their Kafka timestamps in milliseconds.
@@ -82,12 +89,8 @@ class Decoder:
             for row in np.flatnonzero(too_large).tolist()
         ]
         builder = Builder.empty(self._fields, self._slots, n)
-        done = scan(self._tree, builder, values, readable)
-        rest = np.flatnonzero(readable & ~done)
-        data = values.data
-        if len(rest):
-            data, unusual = self._decode_rest(builder, values, rest)
-            rejects += unusual
+        data, refused = self._reader.read(builder, values, readable)
+        rejects += refused
         ok = readable.copy()
         ok[[reject.row for reject in rejects]] = False
         columns = {f.name: builder.column(i, data) for i, f in enumerate(self._fields)}
@@ -98,31 +101,20 @@ class Decoder:
         rejects.sort(key=lambda reject: reject.row)
         return Decoded(columns, event_time, ok, rejects)
 
-    def _decode_rest(
-        self, builder: Builder, values: BytesColumn, rows: I64
-    ) -> tuple[U8, list[Reject]]:
-        """What the scan left: returns the data with the strings of those rows appended."""
-        raw = np.ascontiguousarray(values.data).data
-        bounds = zip(values.start[rows].tolist(), values.end[rows].tolist(), strict=True)
-        rejects, tail = decode_general(
-            builder,
-            rows,
-            [raw[start:end] for start, end in bounds],
-            self._source.schema.timestamp_field,
-            len(values.data),
-        )
-        if not tail:
-            return values.data, rejects
-        return np.concatenate((values.data, np.frombuffer(tail, np.uint8))), rejects
-
     def _times(
         self, columns: Mapping[str, Column], ok: Bools, timestamps: I64
     ) -> tuple[I64, list[Reject]]:
         """Event times of the rows that are ok so far, and those whose time cannot be used."""
         schema = self._source.schema
         column = columns[schema.timestamp_field]
-        event_time, code = event_times(column, schema.time_unit, ok)
+        absent = ok & ~column.valid
         rejects = [
+            Reject(row, "bad_event_time", f"Field {schema.timestamp_field!r} is missing or null.")
+            for row in np.flatnonzero(absent).tolist()
+        ]
+        ok = ok & ~absent
+        event_time, code = event_times(column, schema.time_unit, ok)
+        rejects += [
             Reject(row, "bad_event_time", f"{self._written(column, row)} {explain(code[row])}.")
             for row in np.flatnonzero(code).tolist()
         ]
@@ -148,3 +140,49 @@ class Decoder:
         else:
             text = f"{column.values[row]} ({self._source.schema.time_unit})"
         return f"Event time {text} in field {self._source.schema.timestamp_field!r}"
+
+
+class _Reader(Protocol):
+    """Reads values of one format."""
+
+    def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
+        """Fill the columns for `rows`; returns the data that they point into, and the rejects."""
+        ...
+
+
+def _reader(schema: EventSchema, registry: SchemaRegistry | None) -> _Reader:
+    encoding = schema.encoding
+    if encoding is None:
+        return _JsonReader(schema)
+    if encoding.framed and registry is None:
+        raise ValueError("values with schema ids are read with a schema registry")
+    if isinstance(encoding, AvroEncoding):
+        return AvroReader(schema, encoding, registry)
+    return ProtobufReader(schema, encoding, registry)
+
+
+class _JsonReader:
+    """The scan, and the general decoder for what it leaves."""
+
+    def __init__(self, schema: EventSchema) -> None:
+        self._timestamp_field = schema.timestamp_field
+        self._tree = FieldTree.of(schema.fields, Builder.slots_of(schema.fields))
+
+    def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
+        """Fill the columns for `rows`; returns the data that they point into, and the rejects."""
+        done = scan(self._tree, builder, values, rows)
+        rest = np.flatnonzero(rows & ~done)
+        if not len(rest):
+            return values.data, []
+        raw = np.ascontiguousarray(values.data).data
+        bounds = zip(values.start[rest].tolist(), values.end[rest].tolist(), strict=True)
+        rejects, tail = decode_general(
+            builder,
+            rest,
+            [raw[start:end] for start, end in bounds],
+            self._timestamp_field,
+            len(values.data),
+        )
+        if not tail:
+            return values.data, rejects
+        return np.concatenate((values.data, np.frombuffer(tail, np.uint8))), rejects

@@ -1,12 +1,14 @@
-"""A KafkaSource's `schema_json` → EventSchema.
+"""A KafkaSource's message format → EventSchema.
 
-Two notations are read: Spark DDL text (`ddl`) and JSON Schema (`json_schema`). Text that starts
-with "{" is JSON Schema.
+For JSON, two notations are read: Spark DDL text (`ddl`) and JSON Schema (`json_schema`). Text that
+starts with "{" is JSON Schema. What becomes a column of Avro is told in `avro.columns`, of Protobuf
+in `protobuf.columns`.
 
 The timestamp field decides how event times are written. Declared as text (`string`, `date`,
 `timestamp`) it holds ISO-8601; declared as a number it needs the unit in the source's tag
-`streamsvc.time_unit`. With that tag, a field declared `timestamp` holds numbers too. A record
-without an event time is not an event, so the timestamp field is never nullable.
+`streamsvc.time_unit`. With that tag, a field declared `timestamp` holds numbers too. A logical type
+of Avro that is a timestamp brings its unit along, as does Protobuf's Timestamp. A record without an
+event time is not an event, so the timestamp field is never nullable.
 
 >>> schema = parse_schema("user_id bigint, ts timestamp", "ts", None)
 >>> [f.name for f in schema.fields], schema.time_unit
@@ -17,15 +19,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Final, cast, get_args
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, cast, get_args
 
-from streamsvc.definitions.plan import EventField, EventSchema, FieldType, TimeUnit
+from streamsvc.definitions.plan import (
+    AvroEncoding,
+    Encoding,
+    EventField,
+    EventSchema,
+    FieldType,
+    ProtobufEncoding,
+    TimeUnit,
+)
 from streamsvc.errors import DefinitionError
+from streamsvc.events.avro.columns import avro_columns
+from streamsvc.events.avro.program import compile_program
+from streamsvc.events.avro.schema import parse_avro
 from streamsvc.events.ddl import parse_ddl, timestamp_fields
+from streamsvc.events.fields import Builder
 from streamsvc.events.json_schema import parse_json_schema
+from streamsvc.events.protobuf.columns import describe, message_columns
 
-__all__ = ["parse_schema"]
+__all__ = ["parse_avro_schema", "parse_protobuf_schema", "parse_schema"]
 
 _UNITS: Final[tuple[str, ...]] = get_args(TimeUnit)
 _ISO: Final = "iso8601"
@@ -57,6 +73,83 @@ def parse_schema(schema_json: str, timestamp_field: str, time_unit: str | None) 
         for field in fields
         if field.path in objects
     ]
+    return _event_schema(fields, timestamp_field, time_unit, mistakes, is_text_time=times)
+
+
+def parse_avro_schema(
+    schema_json: str, timestamp_field: str, time_unit: str | None, *, framed: bool
+) -> EventSchema:
+    """The event schema of a declared Avro schema; `framed` says that values carry schema ids.
+
+    Raises DefinitionError that lists every mistake, each naming its field.
+    """
+    try:
+        declared = parse_avro(schema_json)
+        found = avro_columns(declared)
+        fields = tuple(found.fields)
+        # Shows that the schema can be compiled, too.
+        compile_program(declared, declared, fields, Builder.slots_of(fields))
+    except ValueError as error:
+        raise DefinitionError([str(error)]) from error
+    # Without words and layout, so that neither rebuilds a view.
+    bare = json.loads(schema_json, object_pairs_hook=_without_doc)
+    encoding = AvroEncoding(json.dumps(bare, sort_keys=True, separators=(",", ":")), framed)
+    unit = found.units.get(timestamp_field)
+    return _typed_schema(found.fields, found.left_out, timestamp_field, time_unit, unit, encoding)
+
+
+def parse_protobuf_schema(
+    message: Any, timestamp_field: str, time_unit: str | None, *, framed: bool
+) -> EventSchema:
+    """The event schema of a message type, given its descriptor; `framed` says that values carry
+    schema ids.
+
+    Raises DefinitionError that lists every mistake, each naming its field.
+    """
+    found = message_columns(message)
+    encoding = ProtobufEncoding(message.full_name, describe(message), framed)
+    unit: TimeUnit | None = "us" if timestamp_field in found.times else None
+    return _typed_schema(found.fields, found.left_out, timestamp_field, time_unit, unit, encoding)
+
+
+def _without_doc(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    return {name: value for name, value in pairs if name != "doc" or not isinstance(value, str)}
+
+
+def _typed_schema(
+    fields: Sequence[EventField],
+    left_out: Mapping[str, str],
+    timestamp_field: str,
+    time_unit: str | None,
+    own_unit: TimeUnit | None,
+    encoding: Encoding,
+) -> EventSchema:
+    """A schema whose format has types of its own; `own_unit` is what it says of the event time."""
+    mistakes = []
+    if timestamp_field in left_out:
+        mistakes.append(
+            f"The timestamp field {timestamp_field!r} is {left_out[timestamp_field]}, which is not"
+            " a time."
+        )
+    elif own_unit is not None and time_unit not in (None, own_unit):
+        mistakes.append(
+            f"The timestamp field {timestamp_field!r} has the unit {own_unit!r} by its type, but"
+            f" the tag streamsvc.time_unit says {time_unit!r}; drop the tag."
+        )
+    if mistakes:
+        raise DefinitionError(mistakes)
+    made = _event_schema(list(fields), timestamp_field, own_unit or time_unit, [])
+    return replace(made, encoding=encoding)
+
+
+def _event_schema(
+    fields: Sequence[EventField],
+    timestamp_field: str,
+    time_unit: str | None,
+    mistakes: list[str],
+    is_text_time: Collection[str] = (),
+) -> EventSchema:
+    """The schema of these fields, the timestamp field typed; raises what is wrong with it."""
     by_name = {field.name: field for field in fields}
     if time_unit is not None and time_unit not in _UNITS:
         mistakes.append(f"Time unit {time_unit!r} is none of {', '.join(_UNITS)}.")
@@ -69,7 +162,7 @@ def parse_schema(schema_json: str, timestamp_field: str, time_unit: str | None) 
         raise DefinitionError(mistakes)
     unit = cast("TimeUnit | None", None if time_unit == _ISO else time_unit)
     declared = by_name[timestamp_field]
-    kind = _time_type(declared, unit, timestamp_field in times)
+    kind = _time_type(declared, unit, timestamp_field in is_text_time)
     stamped = EventField(declared.name, declared.path, kind, nullable=False)
     return EventSchema(
         fields=tuple(stamped if f is declared else f for f in fields),

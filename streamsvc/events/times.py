@@ -39,6 +39,7 @@ _SECOND: Final = 8
 _OFFSET: Final = 9
 _TOO_EARLY: Final = 10
 _TOO_LATE: Final = 11
+_NOT_A_NUMBER: Final = 12
 
 _SENTENCES: Final = {
     _NOT_ISO: "is not an ISO-8601 time such as 2013-01-01T05:15:00Z",
@@ -52,6 +53,7 @@ _SENTENCES: Final = {
     _OFFSET: "has a UTC offset outside ±23:59",
     _TOO_EARLY: "lies before 1970",
     _TOO_LATE: "lies after the year 9999",
+    _NOT_A_NUMBER: "is not a number",
 }
 _INT64_MAX: Final = 2**63 - 1
 _PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -85,6 +87,8 @@ def _convert_numbers(values: Any, per_second: int, rows: Bools, time: I64, code:
     late = values > min(limit - 1, _INT64_MAX) if whole else values >= limit
     code[rows & late] = _TOO_LATE
     code[rows & (values < 0)] = _TOO_EARLY
+    if not whole:
+        code[rows & np.isnan(values)] = _NOT_A_NUMBER
     good = rows & (code == _OK)
     chosen = values[good]
     if whole:

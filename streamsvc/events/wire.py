@@ -57,6 +57,11 @@ _MAX_CLOCK_DIGITS: Final = 15
 Header: TypeAlias = tuple[str, bytes | None]
 Reason: TypeAlias = Literal[
     "bad_json",
+    "bad_avro",
+    "bad_protobuf",
+    "bad_header",
+    "unknown_schema",
+    "schema_mismatch",
     "wrong_type",
     "null_value",
     "too_large",

@@ -54,8 +54,16 @@ def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archiv
         )
     declared = {field.name: field for field in source.schema.fields}
     wanted = set(fields)
-    # Whether a field that may not be null is null decides whether the event counts at all.
-    chosen = [f for f in source.schema.fields if f.name in wanted or not f.nullable]
+    # In JSON, whether a field that may not be null is null decides whether the event counts at all.
+    # In Avro and Protobuf it cannot be null, and the archive may lack what nobody asks for.
+    decides = source.schema.encoding is None
+    chosen = [
+        field
+        for field in source.schema.fields
+        if field.name in wanted
+        or field.name == source.schema.timestamp_field
+        or (decides and not field.nullable)
+    ]
     time_name = source.archive_timestamp_field or source.schema.timestamp_field
     time_path = declared[time_name].path if time_name in declared else (time_name,)
     dataset = _open(source)

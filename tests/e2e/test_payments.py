@@ -8,25 +8,12 @@ partitions midway.
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from support.payments import (
-    DAY,
-    HOUR,
-    KEYED_VIEWS,
-    MINUTE,
-    START_MS,
-    VIEWS,
-    by_key,
-    differences,
-    generate,
-    read_truth,
-)
+from support.payments import KEYED_VIEWS, START_MS, VIEWS, generate
 from support.repo import RunningRepo
+from support.served import assert_served
 
 N = 40_000
-SAMPLE = 10_000
 
 
 @pytest.mark.timeout(400)
@@ -70,23 +57,3 @@ def test_a_source_that_declares_its_key_is_read_directly(stack, tmp_path):
         assert sum(reasons.values()) == truth.refused
         assert reasons["wrong_key"] > 100
         repo.assert_workers_alive()
-
-
-def assert_served(repo, views):
-    """Compare at several later instants; returns the truth about the topic."""
-    keyed = views is KEYED_VIEWS
-    truth = read_truth(repo.settings.kafka_bootstrap_servers, repo.topic, keyed=keyed)
-    last = max(e["at"] for e in truth.events)
-    groups = {view: by_key(truth, view) for view in views}
-    rng = random.Random(7)
-    # Time went on with the wall while we read, so the first instant lies well ahead of it. The
-    # later ones age quiet keys, the last beyond most windows.
-    for instant in (last + 7 * MINUTE, last + 65 * MINUTE, last + DAY + HOUR):
-        repo.send_clocks(instant)
-        repo.wait_until_applied()
-        for view, features in views.items():
-            keys = sorted(groups[view], key=str)
-            sample = rng.sample(keys, min(len(keys), SAMPLE // len(views)))
-            wrong = differences(repo.store, features, groups[view], view, sample, instant)
-            assert not wrong, f"{view} at +{instant - last} ms: {len(wrong)} differ: {wrong[:3]}"
-    return truth

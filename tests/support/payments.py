@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,8 +150,11 @@ class Truth:
     ends: dict[int, int]
 
 
-def read_truth(bootstrap: str, topic: str, *, keyed: bool = False) -> Truth:
-    """Read the whole topic and judge each record by the log of its own partition alone."""
+def read_truth(bootstrap: str, topic: str, *, keyed: bool = False, decode=json.loads) -> Truth:
+    """Read the whole topic and judge each record by the log of its own partition alone.
+
+    `decode` makes an event of a value, or raises ValueError, KeyError or struct.error.
+    """
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "truth", "enable.auto.commit": False}
     )
@@ -170,7 +174,7 @@ def read_truth(bootstrap: str, topic: str, *, keyed: bool = False) -> Truth:
             headers = dict(message.headers() or [])
             if message.value() is None and "streamsvc-clock" in headers:
                 continue
-            event = _parse(message.value(), message.timestamp()[1])
+            event = _parse(message.value(), message.timestamp()[1], decode)
             partition = message.partition()
             if event is not None and keyed:
                 home = (murmur2(event["card_id"].encode()) & 0x7FFFFFFF) % len(ends)
@@ -185,14 +189,14 @@ def read_truth(bootstrap: str, topic: str, *, keyed: bool = False) -> Truth:
     return truth
 
 
-def _parse(value: bytes | None, kafka_ms: int) -> dict | None:
+def _parse(value: bytes | None, kafka_ms: int, decode) -> dict | None:
     if not value or len(value) > 262_144:
         return None
     try:
-        event = json.loads(value)
+        event = decode(value)
         paid_at = event["paid_at"]
         at = paid_at if isinstance(paid_at, int) else _iso_ms(paid_at)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, struct.error):
         return None
     if not isinstance(event.get("card_id"), str) or not isinstance(event.get("shop_id"), int):
         return None

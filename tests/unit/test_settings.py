@@ -121,3 +121,9 @@ def test_explicit_settings_leave_out_what_the_stack_wrote(
         "key_groups": "3",
         "kafka_bootstrap_servers": "broker:1",
     }
+
+
+def test_credentials_do_not_stand_in_the_address_of_the_registry() -> None:
+    with pytest.raises(ValueError, match="set schema_registry_username"):
+        Settings(schema_registry_url="http://user:pass@registry:8081")
+    assert Settings(schema_registry_url="http://registry:8081").schema_registry_url is not None

@@ -105,6 +105,11 @@ def read_events(
     """
     import pyarrow.compute as pc
 
+    if source.schema.encoding is not None:
+        raise ConfigurationError(
+            f"Topic {source.topic!r} takes Avro or Protobuf, and replays write JSON; publish its "
+            "events with a producer of your own"
+        )
     table = _read(path, source)
     field = source.schema.timestamp_field
     time_column = source.archive_timestamp_field or field

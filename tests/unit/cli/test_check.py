@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from streamsvc.cli.main import app
 from streamsvc.definitions import registry
 from streamsvc.definitions.plan import (
     Aggregate,
+    AvroEncoding,
     EventField,
     EventSchema,
     JoinKey,
@@ -62,6 +64,19 @@ def test_json_says_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["ok"] is True
     assert found["views"][0]["features"][0]["hop_ms"] == 1_000
     assert found["services"][0]["predictions"] == "out"
+
+
+def test_records_with_schema_ids_need_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    framed = replace(SOURCE, schema=replace(SCHEMA, encoding=AvroEncoding("{}", framed=True)))
+    plan = replace(PLAN, sources=(framed,))
+    result = _run(monkeypatch, plan)
+    assert result.exit_code == 2
+    assert "The records of s carry ids of a Schema Registry; set schema_registry_url." in (
+        " ".join(result.stderr.split())
+    )
+    assert json.loads(_run(monkeypatch, plan, "--json").stdout)["ok"] is False
+    monkeypatch.setenv("STREAMSVC_SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
+    assert _run(monkeypatch, plan).exit_code == 0
 
 
 def test_every_mistake_is_printed_and_the_exit_code_is_two(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,15 @@ from typing import Any
 import pytest
 
 from streamsvc import ScoringRoute
-from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, FeatureRef, JoinKey, Plan
+from streamsvc.definitions.plan import (
+    LIFETIME_MS,
+    Aggregate,
+    AvroEncoding,
+    FeatureRef,
+    JoinKey,
+    Plan,
+    ProtobufEncoding,
+)
 from streamsvc.definitions.registry import FeastObjects, compile_plan, load_plan
 from streamsvc.errors import ConfigurationError, DefinitionError
 
@@ -30,7 +39,7 @@ from feast import (  # noqa: E402
     RequestSource,
     StreamFeatureView,
 )
-from feast.data_format import AvroFormat, JsonFormat  # noqa: E402
+from feast.data_format import AvroFormat, JsonFormat, ProtoFormat  # noqa: E402
 from feast.on_demand_feature_view import on_demand_feature_view  # noqa: E402
 from feast.types import Bool, Float32, Float64, Int64, String  # noqa: E402
 from feast.value_type import ValueType  # noqa: E402
@@ -39,6 +48,18 @@ REPO = Path("/repo")
 DDL = "card STRING, shop BIGINT, amount DOUBLE, items BIGINT, refund BOOLEAN, at STRING"
 MINUTE = timedelta(minutes=1)
 CARD = Entity(name="card", join_keys=["card"], value_type=ValueType.STRING)
+
+
+class ParquetLike(JsonFormat):
+    """A format that Feast may have one day."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+
+def avro(**types: Any) -> str:
+    listed = [{"name": name, "type": kind} for name, kind in types.items()]
+    return json.dumps({"type": "record", "name": "Payment", "fields": listed})
 
 
 def fields(**types: Any) -> list[Field]:
@@ -368,7 +389,22 @@ def test_each_mistake_of_a_view_is_told_with_its_fix(changes: dict[str, Any], to
     [
         ({"timestamp_field": "paid"}, "'paid'"),
         ({"topic": ""}, "has no topic"),
-        ({"message_format": AvroFormat(schema_json="{}")}, "message_format is not JSON"),
+        ({"message_format": AvroFormat(schema_json="{}")}, "The Avro schema has no type"),
+        ({"message_format": AvroFormat(schema_json='"int"')}, "is an int; events are records"),
+        ({"message_format": AvroFormat(schema_json=avro(when="long"))}, "'at' is not in the sch"),
+        ({"message_format": ProtoFormat("com.shop.Payment")}, "No module named 'com'"),
+        ({"message_format": ProtoFormat("com.shop.Payment")}, "name it as 'module_pb2:Message'"),
+        (
+            {"message_format": ProtoFormat("google.protobuf.struct_pb2:Nothing")},
+            "has no message class 'Nothing'",
+        ),
+        (
+            {"message_format": ProtoFormat("google.protobuf.timestamp_pb2:Timestamp")},
+            "'at' is not in the schema",
+        ),
+        ({"message_format": ParquetLike()}, "its message_format is none of JsonFormat"),
+        ({"tags": {"streamsvc.framing": "confluent"}}, "is for Avro and Protobuf"),
+        ({"tags": {"streamsvc.framing": "apicurio"}}, "set it to 'confluent' where"),
         ({"tags": {"streamsvc.key": "crad"}}, "did you mean 'card'?"),
         ({"tags": {"streamsvc.key": "amount"}}, "a key is a string or an integer"),
         ({"tags": {"streamsvc.keys": "card"}}, "did you mean 'streamsvc.key'?"),
@@ -566,3 +602,73 @@ def test_the_payments_repo_is_applied_and_loaded_twice_alike(tmp_path: Path) -> 
         "amount_per_item": "float64",
     }
     assert [f.view for f in plan.service("payment_risk").features][-1] == "shop_sales"
+
+
+PAYMENT = {"card": "string", "shop": "long", "amount": "double", "items": "long"}
+MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
+
+
+def test_avro_and_its_framing_are_compiled() -> None:
+    given = {"message_format": AvroFormat(schema_json=avro(**PAYMENT, at=MILLIS))}
+    plain = compile_(view(), sources=[source(**given)])
+    framed = compile_(view(), sources=[source(**given, tags={"streamsvc.framing": "confluent"})])
+    schema = plain.sources[0].schema
+    assert schema.time_unit == "ms"
+    assert isinstance(schema.encoding, AvroEncoding)
+    assert not schema.encoding.framed
+    assert framed.sources[0].schema.encoding == replace(schema.encoding, framed=True)
+
+
+def test_words_about_a_schema_do_not_rebuild_a_view_but_defaults_do() -> None:
+    def hash_of(**changes: Any) -> str:
+        record = json.loads(avro(**PAYMENT, at=MILLIS))
+        record["fields"][2].update(changes)
+        text = json.dumps(record, indent=1 + len(changes))
+        made = compile_(view(), sources=[source(message_format=AvroFormat(schema_json=text))])
+        return made.view("spend").definition_hash
+
+    assert hash_of(doc="In euros.") == hash_of()
+    assert hash_of(default=1.0) != hash_of()
+
+
+@pytest.mark.parametrize("path", ["shop.payment_pb2:Payment", "shop.payment_pb2.Payment"])
+def test_a_protobuf_class_is_found_in_the_repo(tmp_path: Path, path: str) -> None:
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "payment_pb2.py").write_text(GENERATED)
+    objects = FeastObjects(
+        project="p",
+        kafka_sources=[source(message_format=ProtoFormat(path), timestamp_field="at")],
+    )
+    before = list(sys.path)
+    try:
+        schema = compile_plan(objects, tmp_path).sources[0].schema
+    finally:
+        for name in ("shop.payment_pb2", "shop"):
+            sys.modules.pop(name, None)
+    assert sys.path == before
+    assert isinstance(schema.encoding, ProtobufEncoding)
+    assert schema.encoding.message == "till.Payment"
+    assert schema.time_unit == "us"
+    assert [(f.name, f.type, f.nullable) for f in schema.fields] == [
+        ("card", "string", False),
+        ("amount", "float64", True),
+        ("at", "int64", False),
+    ]
+
+
+GENERATED = """
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+
+file = descriptor_pb2.FileDescriptorProto(name="till/h.proto", package="till", syntax="proto3")
+file.dependency.append("google/protobuf/timestamp.proto")
+message = file.message_type.add(name="Payment")
+message.field.add(name="card", number=1, type=9, label=1)
+message.field.add(name="amount", number=2, type=1, label=1, oneof_index=0, proto3_optional=True)
+message.field.add(name="at", number=3, type=11, label=1, type_name=".google.protobuf.Timestamp")
+message.oneof_decl.add(name="_amount")
+pool = descriptor_pool.Default()
+pool.AddSerializedFile(file.SerializeToString())
+Payment = message_factory.GetMessageClass(pool.FindMessageTypeByName("till.Payment"))
+"""

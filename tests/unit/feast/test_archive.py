@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamsvc.definitions.plan import EventField, EventSchema, FieldType, Source, TimeUnit
+from streamsvc.definitions.plan import (
+    AvroEncoding,
+    EventField,
+    EventSchema,
+    FieldType,
+    Source,
+    TimeUnit,
+)
 from streamsvc.errors import ConfigurationError
 from streamsvc.feast.archive import Archive, read_archive
 
@@ -135,3 +143,15 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", pa.array([1]))
     with pytest.raises(ConfigurationError, match="event times are int64"):
         read_archive(source(path), [], FOREVER)
+
+
+def test_only_json_needs_fields_that_nobody_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    at = pa.array([datetime(2024, 1, 1, tzinfo=UTC)])
+    pq.write_table(pa.table({"amount": pa.array([1.5]), "at": at}), path)
+    json_source = source(path)
+    with pytest.raises(ConfigurationError, match=r"no column 'card\.id'"):
+        read_archive(json_source, ["amount"], FOREVER)
+    schema = replace(json_source.schema, encoding=AvroEncoding("{}", framed=False))
+    archive = read_archive(replace(json_source, schema=schema), ["amount"], FOREVER)
+    assert lists(archive) == {"amount": [1.5], "at": ["2024-01-01T00:00:00.000Z"]}

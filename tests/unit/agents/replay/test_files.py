@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from streamsvc.agents.replay import EventFile, read_events
 from streamsvc.columns import strings
-from streamsvc.definitions.plan import EventField, EventSchema, Source, TimeUnit
+from streamsvc.definitions.plan import AvroEncoding, EventField, EventSchema, Source, TimeUnit
 from streamsvc.entity_keys import murmur2
 from streamsvc.errors import ConfigurationError
 
@@ -152,6 +153,13 @@ def test_a_file_that_cannot_be_published_is_told(
 ) -> None:
     with pytest.raises(ConfigurationError, match=told):
         read_events(source(), write(tmp_path / "e.parquet", **columns))
+
+
+def test_a_topic_that_takes_no_json_is_refused(tmp_path: Path) -> None:
+    made = source()
+    avro = replace(made, schema=replace(made.schema, encoding=AvroEncoding("{}", framed=False)))
+    with pytest.raises(ConfigurationError, match="takes Avro or Protobuf, and replays write JSON"):
+        read_events(avro, write(tmp_path / "e.parquet", at=[NOON]))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

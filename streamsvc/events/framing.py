@@ -1,0 +1,85 @@
+"""The header that Schema Registry clients put before a value: a 0 byte and the schema's id.
+
+Five bytes: the magic byte 0 and the id, big endian. Behind it Protobuf has the place of the message
+type in its file. The registry itself is asked through `SchemaRegistry`; this room knows no client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numba import njit
+
+from streamsvc.columns import I64, U8, Bools
+from streamsvc.events.wire import Reject
+from streamsvc.features.kernels.pointers import pointer
+
+__all__ = ["HEADER_BYTES", "SAMPLE_ID", "SchemaRegistry", "WriterSchema", "schema_ids"]
+
+HEADER_BYTES: Final = 5
+SAMPLE_ID: Final = 0xFFFF_FFFF
+"""The id of sample records, which are of the declared schema; registries count in 31 bits."""
+_NO_ID: Final = -1
+_SHORT: Final = -2
+_WRONG_MAGIC: Final = -3
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSchema:
+    """A schema as the registry has it."""
+
+    kind: str
+    """AVRO, PROTOBUF or JSON."""
+    text: str
+    references: tuple[str, ...] = ()
+    """Texts of the schemas that it uses, each after those that it uses itself."""
+
+
+class SchemaRegistry(Protocol):
+    """What is needed of a registry. Any number of threads may share it."""
+
+    def schema(self, schema_id: int) -> WriterSchema | None:
+        """The schema of that id, None if the registry has none.
+
+        Raises UnavailableError when the registry does not answer.
+        """
+        ...
+
+
+def schema_ids(data: U8, start: I64, end: I64, rows: Bools) -> tuple[I64, list[Reject]]:
+    """The schema id of each of `rows`, -1 for other rows and bad headers; shape (n,)."""
+    ids = np.empty(len(rows), np.int64)
+    if not _read_ids(data, start, end, rows, ids):
+        return ids, []
+    rejects = []
+    for row in np.flatnonzero(ids < _NO_ID).tolist():
+        why = f"begins with byte {data[start[row]]}, not with the 0"
+        if ids[row] == _SHORT:
+            why = f"has {end[row] - start[row]} bytes, fewer than the {HEADER_BYTES}"
+        why = f"The value {why} of a Schema Registry header."
+        rejects.append(Reject(row, "bad_header", why))
+        ids[row] = _NO_ID
+    return ids, rejects
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _read_ids(data: U8, start: I64, end: I64, rows: Bools, ids: I64) -> bool:
+    """Fill `ids`; returns whether one of `rows` has no good header."""
+    a: Any = pointer(data)
+    bad = False
+    for i in range(len(rows)):
+        p = start[i]
+        if not rows[i]:
+            ids[i] = _NO_ID
+        elif end[i] - p < HEADER_BYTES:
+            ids[i] = _SHORT
+            bad = True
+        elif a[p] != 0:
+            ids[i] = _WRONG_MAGIC
+            bad = True
+        else:
+            high = np.int64(a[p + 1]) << 24 | np.int64(a[p + 2]) << 16
+            ids[i] = high | np.int64(a[p + 3]) << 8 | np.int64(a[p + 4])
+    return bad

@@ -1,0 +1,1 @@
+"""Protobuf values → columns: tables from a message's descriptor, and their interpreter."""

@@ -1,0 +1,98 @@
+"""Integers of variable length and text, as Avro and Protobuf have them, compiled.
+
+`a` points to the data (a bare pointer: numba counts references to every array that it passes on),
+`p` is a position in it and `e` where the record ends; nothing at or past `e` is read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from streamsvc.features.kernels.pointers import word_at
+
+__all__ = ["fixed32", "utf8_end", "varint", "zigzag"]
+
+_NOT_ASCII = np.uint64(0x8080808080808080)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def varint(a: Any, p: int, e: int, last: int) -> tuple[int, int]:
+    """The base-128 number at `p`, low bits first, as the 64-bit word that it makes.
+
+    Returns the word and the position behind it: -1 where the record ends within, -2 where the
+    number does not fit 64 bits. `last` is how large the tenth byte may be: 1, or 127 where what
+    does not fit is dropped.
+    """
+    word: Any = np.uint64(0)
+    after = -1
+    shift = np.uint64(0)
+    while p < e:
+        b = np.uint64(a[p])
+        p += 1
+        if shift == np.uint64(63) and b > np.uint64(last):
+            after = -2
+            break
+        word |= (b & np.uint64(127)) << shift
+        if b < np.uint64(128):
+            after = p
+            break
+        shift += np.uint64(7)
+    return word, after
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def zigzag(word: Any) -> Any:
+    """The signed number that a word stands for: 0, -1, 1, -2, …"""
+    return np.int64(word >> np.uint64(1)) ^ -np.int64(word & np.uint64(1))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def fixed32(a: Any, p: int) -> Any:
+    """The four bytes at `p`, little endian, without sign."""
+    return (
+        np.uint32(a[p])
+        | np.uint32(a[p + 1]) << np.uint32(8)
+        | np.uint32(a[p + 2]) << np.uint32(16)
+        | np.uint32(a[p + 3]) << np.uint32(24)
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def utf8_end(a: Any, p: int, e: int) -> int:  # noqa: PLR0912 - one automaton
+    """`e` if the bytes from `p` to `e` are UTF-8 (Unicode, table 3-7), else where they are not."""
+    while p < e:
+        if p + 8 <= e and word_at(a, p) & _NOT_ASCII == np.uint64(0):
+            p += 8
+            continue
+        c = a[p]
+        if c < 0x80:
+            p += 1
+            continue
+        # The first continuation byte has bounds that rule out overlong forms, surrogates and
+        # everything past U+10FFFF.
+        low, high, more = 0x80, 0xBF, 0
+        if 0xC2 <= c <= 0xDF:
+            more = 1
+        elif 0xE0 <= c <= 0xEF:
+            more = 2
+            if c == 0xE0:
+                low = 0xA0
+            elif c == 0xED:
+                high = 0x9F
+        elif 0xF0 <= c <= 0xF4:
+            more = 3
+            if c == 0xF0:
+                low = 0x90
+            elif c == 0xF4:
+                high = 0x8F
+        if more == 0 or p + more >= e or a[p + 1] < low or a[p + 1] > high:
+            break
+        if more > 1 and not 0x80 <= a[p + 2] <= 0xBF:
+            break
+        if more > 2 and not 0x80 <= a[p + 3] <= 0xBF:
+            break
+        p += more + 1
+    return p
