@@ -61,7 +61,8 @@ class FeatureWorker:
         self._engine = ThreadPoolExecutor(1, "engine")
         self._network = ThreadPoolExecutor(1, "store")
         self._producer = BatchProducer(settings, on_failure=self._fatal)
-        self._holdings = Holdings(settings, topology, self._producer, self.owner)
+        store = connect(settings)
+        self._holdings = Holdings(settings, topology, self._producer, self.owner, store)
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
             settings.topic_partitions, topology.topics, self._producer, metrics
@@ -70,7 +71,7 @@ class FeatureWorker:
             settings,
             topology.project,
             self.owner,
-            connect(settings),
+            store,
             self._producer,
             self._network,
             metrics,

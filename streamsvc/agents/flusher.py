@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import redis
+import structlog
 
 from streamsvc.agents.topology import RunningView
 from streamsvc.columns import BytesColumn
@@ -22,13 +23,16 @@ from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import encode_end, encode_tiles
 from streamsvc.state.partition import Cut, ViewPartition
-from streamsvc.store.markers import Marker, write_markers
+from streamsvc.store.heartbeat import Heartbeat
+from streamsvc.store.markers import Marker, delete_markers, write_markers
 from streamsvc.store.read_positions import ReadPosition, read_until_ms, share_read_positions
 from streamsvc.store.row import PackedRows
 from streamsvc.store.writer import FencedWriter
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["IDLE_MARKER_MS", "Flush", "Flusher", "wall_ms"]
+
+log = structlog.get_logger(__name__)
 
 IDLE_MARKER_MS = 20
 """How often a quiet worker confirms that it has read everything the broker holds."""
@@ -88,6 +92,9 @@ class Flusher:
         self._read_positions = read_positions
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
+        self._heartbeat = Heartbeat(store, project, owner)
+        self._lost = False
+        """The store has lost rows, and nobody has been told to write them again yet."""
         self._writing: Future[None] | None = None
         self._committing = False
         self._markers_at = 0
@@ -114,6 +121,8 @@ class Flusher:
         # While records come in, it does not get in the way of the rows that they are about to make.
         refresh = now_ms >= self._markers_at + IDLE_MARKER_MS * (1 if idle else 3)
         commit = not self._committing and now_ms >= self._commit_at
+        if self._lost:
+            refresh = True
         if not (taken or refresh) or (now_ms < self._flush_at and not refresh):
             return None
         if refresh:
@@ -160,8 +169,11 @@ class Flusher:
         commit: bool,
     ) -> Flush:
         positions = self._read_positions(now_ms)
+        refill, self._lost = self._lost, False
         prepared = []
         for running, partition in partitions:
+            if refill:
+                partition.refill()
             partition.tick(now_ms)
             due = commit and partition.uncommitted
             if refresh or due or partition.unflushed:
@@ -199,13 +211,22 @@ class Flusher:
     ) -> None:
         """On the network thread: rows first, then the markers that promise them."""
         with self._metrics.flush.time():
+            intact = self._heartbeat.intact()
             shared = share_read_positions(self._store, self._project, ours, self._partition_counts)
             batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]
             refused = self._writer.write_all(batches)
-            markers = {
-                (p.running.view.name, p.cut.partition): self._marker(p, shared) for p in prepared
-            }
-            write_markers(self._store, self._project, markers)
+            if intact:
+                markers = {
+                    (p.running.view.name, p.cut.partition): self._marker(p, shared)
+                    for p in prepared
+                }
+                write_markers(self._store, self._project, markers)
+            else:
+                # No marker may promise rows that are gone: the next cut writes all of them first.
+                self._lost = True
+                delete_markers(self._store, self._project, self._read_until_ms)
+                self._metrics.store_refills.inc()
+                log.warning("store_lost_rows", action="all rows are written again")
         for (view, _, rows), n in zip(batches, refused, strict=True):
             self._metrics.rows_written.labels(view).inc(len(rows) - n)
             self._metrics.rows_refused.labels(view).inc(n)

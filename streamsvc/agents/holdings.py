@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+import redis
+import structlog
+
 from streamsvc.agents.topology import RunningView, Topology
 from streamsvc.errors import IntegrityError
 from streamsvc.events.decode import Decoder
@@ -12,15 +15,19 @@ from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.features.engine import EngineStats
 from streamsvc.features.tile_batch import TileBatch
 from streamsvc.settings import Settings
+from streamsvc.state.changelog import End
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.restore import restore_partitions, restore_progress
 from streamsvc.state.source import SourceClock, SourcePartition
+from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.schema_registry import open_registry
 
 __all__ = ["Holdings", "Partition"]
+
+log = structlog.get_logger(__name__)
 
 Partition = tuple[str, int]
 OnEngine = Callable[[Callable[[], None]], Awaitable[None]]
@@ -30,7 +37,12 @@ class Holdings:
     """Sources by (topic, partition), view states by (view, partition)."""
 
     def __init__(
-        self, settings: Settings, topology: Topology, producer: BatchProducer, owner: str
+        self,
+        settings: Settings,
+        topology: Topology,
+        producer: BatchProducer,
+        owner: str,
+        store: redis.Redis,
     ) -> None:
         self.sources: dict[Partition, SourcePartition] = {}
         self.views: dict[Partition, tuple[RunningView, ViewPartition]] = {}
@@ -42,6 +54,7 @@ class Holdings:
         self._topology = topology
         self._producer = producer
         self._owner = owner
+        self._store = store
         self._admin = Admin(settings)
         registry = open_registry(settings, topology.sources.values())
         self._decoders = {
@@ -117,15 +130,39 @@ class Holdings:
             lambda partition, tiles: loaded.append((partition, tiles)),
         )
         log_ends = await asyncio.to_thread(self._admin.end_offsets, log_topic)
+        lost = await asyncio.to_thread(self._lost, each, ends)
 
         def load() -> None:
             for partition, tiles in loaded:
                 states[partition].load(tiles)
             for partition, state in states.items():
                 state.resume(ends[partition], log_ends[partition])
+                if partition in lost:
+                    state.refill()
 
         await on_engine(load)
         return {(each.view.name, p): (each, state) for p, state in states.items()}
+
+    def _lost(self, each: RunningView, ends: Mapping[int, End | None]) -> list[int]:
+        """Partitions whose rows were written once, but are not all in the store any more.
+
+        Rows and their marker are written before the commit that covers them, so a marker that says
+        less than the commit, or is not there, has been lost.
+        """
+        name, topic = each.view.name, each.view.source.topic
+        partitions = [p for p, end in ends.items() if end is not None]
+        markers = read_markers(self._store, self._topology.project, name, partitions)
+        lost = []
+        for partition, marker in zip(partitions, markers, strict=True):
+            end = ends[partition]
+            assert end is not None
+            held = {} if marker is None else marker.applied.get(topic, {})
+            older = marker is None or marker.incarnation < each.incarnation
+            if older or any(held.get(p, 0) < offset for p, offset in end.vector.items()):
+                lost.append(partition)
+        if lost:
+            log.warning("store_lost_rows", view=name, partitions=lost, action="written again")
+        return lost
 
     def _install_source(
         self,

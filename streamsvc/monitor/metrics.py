@@ -44,6 +44,9 @@ class FeatureMetrics:
         self.rows_refused = self._counter(
             "rows_refused", "Rows that the store refused because it held a later position", "view"
         )
+        self.store_refills = self._counter(
+            "store_refills", "Times that all rows were written again to a store that had lost some"
+        )
         self.commits = self._counter("state_commits", "Complete state commits", "view")
         self.commit_bytes = self._counter(
             "state_commit_bytes", "Bytes appended to changelogs", "view"

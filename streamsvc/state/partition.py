@@ -148,6 +148,10 @@ class ViewPartition:
         oldest, self._appended_ms = self._appended_ms, 0
         return oldest
 
+    def refill(self) -> None:
+        """The store has lost rows: let the next cut hold all of them."""
+        self.state.mark_all_changed()
+
     # --- time ------------------------------------------------------------------------------
 
     def _set_clock(self, clock: SourceClock, now_ms: int) -> None:

@@ -54,6 +54,11 @@ def marker_key(project: str, view: str, partition: int) -> bytes:
     return f"{{{project}/{view}/applied}}{partition}".encode()
 
 
+def heartbeat_key(project: str, owner: str) -> bytes:
+    """The store key of a feature worker's heartbeat."""
+    return f"{{{project}/heartbeat}}{owner}".encode()
+
+
 def row_pattern(project: str, view: str) -> bytes:
     """A SCAN pattern that matches every row of a view and nothing else."""
     return b"{" + _escaped(f"{project}/{view}/") + b"[0-3][0-9a-f]}*"
@@ -62,6 +67,11 @@ def row_pattern(project: str, view: str) -> bytes:
 def marker_pattern(project: str, view: str) -> bytes:
     """A SCAN pattern that matches every marker of a view and nothing else."""
     return b"{" + _escaped(f"{project}/{view}/applied") + b"}*"
+
+
+def heartbeat_pattern(project: str) -> bytes:
+    """A SCAN pattern that matches every heartbeat of a project and nothing else."""
+    return b"{" + _escaped(f"{project}/heartbeat") + b"}*"
 
 
 def project_pattern(project: str) -> bytes:

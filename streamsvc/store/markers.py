@@ -7,7 +7,7 @@ that was flushed, or failed over to a replica that lagged, is noticed by its mis
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import redis
@@ -16,7 +16,7 @@ from streamsvc.errors import IntegrityError
 from streamsvc.store.client import call
 from streamsvc.store.keys import marker_key
 
-__all__ = ["Marker", "read_markers", "write_marker", "write_markers"]
+__all__ = ["Marker", "delete_markers", "read_markers", "write_marker", "write_markers"]
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -56,6 +56,13 @@ def write_markers(
     for (view, partition), marker in markers.items():
         command += [marker_key(project, view, partition), _encoder.encode(marker)]
     call(client, "MSET", *command)
+
+
+def delete_markers(client: redis.Redis, project: str, ids: Iterable[tuple[str, int]]) -> None:
+    """Take back what the markers of these (view, state partition) promise."""
+    names = [marker_key(project, view, partition) for view, partition in ids]
+    if names:
+        call(client, "UNLINK", *names)
 
 
 def read_markers(

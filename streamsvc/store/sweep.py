@@ -5,9 +5,14 @@ from __future__ import annotations
 import redis
 
 from streamsvc.store.client import store_errors
-from streamsvc.store.keys import marker_pattern, project_pattern, row_pattern
+from streamsvc.store.keys import (
+    heartbeat_pattern,
+    marker_pattern,
+    project_pattern,
+    row_pattern,
+)
 
-__all__ = ["delete_project", "delete_view"]
+__all__ = ["delete_heartbeats", "delete_project", "delete_view"]
 
 _SCAN_KEYS = 1_000
 
@@ -20,6 +25,11 @@ def delete_view(client: redis.Redis, project: str, view: str) -> int:
     """
     _delete(client, marker_pattern(project, view))
     return _delete(client, row_pattern(project, view))
+
+
+def delete_heartbeats(client: redis.Redis, project: str) -> None:
+    """Let every feature worker of a project believe that the store has lost all its rows."""
+    _delete(client, heartbeat_pattern(project))
 
 
 def delete_project(client: redis.Redis, project: str) -> int:

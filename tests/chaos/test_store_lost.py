@@ -1,0 +1,105 @@
+"""The store loses its rows, with workers running and without: all of them come back."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+from pydantic import SecretStr
+from support.payments import (
+    KEYED_VIEWS,
+    MINUTE,
+    START_MS,
+    by_key,
+    differences,
+    generate,
+    read_truth,
+)
+from support.repo import RunningRepo
+
+from streamsvc.store.client import connect
+from streamsvc.store.heartbeat import Heartbeat
+
+BATCH = 2_000
+DATABASE = 7  # of its own: what is flushed here belongs to no other test
+
+
+@pytest.fixture
+def settings(stack):
+    url = stack.settings.redis_url.get_secret_value().rsplit("/", 1)[0]
+    return stack.settings.model_copy(update={"redis_url": SecretStr(f"{url}/{DATABASE}")})
+
+
+@pytest.fixture
+def client(settings):
+    found = connect(settings)
+    yield found
+    found.flushdb()
+    found.close()
+
+
+def wrong_values(repo, instant):
+    truth = read_truth(repo.settings.kafka_bootstrap_servers, repo.topic, keyed=True)
+    wrong = []
+    for view, features in KEYED_VIEWS.items():
+        groups = by_key(truth, view)
+        wrong += differences(repo.store, features, groups, view, sorted(groups), instant)
+    return wrong
+
+
+def assert_come_back(repo, instant):
+    """Features are right again, soon. Without markers, nobody could say that they are."""
+    deadline = time.monotonic() + 60
+    while wrong := wrong_values(repo, instant):
+        repo.assert_workers_alive()
+        assert time.monotonic() < deadline, f"{len(wrong)} differ: {wrong[:3]}"
+    repo.wait_until_applied()
+
+
+@pytest.mark.timeout(400)
+def test_rows_come_back(stack, settings, client, tmp_path):
+    url = settings.redis_url.get_secret_value()
+    with RunningRepo(stack, tmp_path, "payments_keyed", STREAMSVC_REDIS_URL=url) as repo:
+        repo.settings = settings
+        repo.create_topic(4)
+        repo.apply()
+        repo.start_worker("one")
+        repo.start_worker("two")
+        records = generate(BATCH, seed=1, start_ms=START_MS, keyed=True).records
+        repo.produce(records[: BATCH // 2], partitioner="murmur2_random")
+        repo.wait_until_applied()
+
+        client.flushdb()  # with events on their way
+        repo.produce(records[BATCH // 2 :], partitioner="murmur2_random")
+        repo.wait_until_applied()
+        truth = read_truth(settings.kafka_bootstrap_servers, repo.topic, keyed=True)
+        instant = max(e["at"] for e in truth.events) + 5 * MINUTE
+        repo.send_clocks(instant)
+        assert_come_back(repo, instant)
+
+        client.flushdb()  # while nothing happens
+        assert_come_back(repo, instant)
+        assert "store_lost_rows" in repo.log_of("one") + repo.log_of("two")
+
+        repo.run(sys.executable, "-m", "streamsvc", "store", "rebuild", "--yes")
+        assert_come_back(repo, instant)
+
+        for name in list(repo.workers):
+            assert repo.stop_worker(name) == 0
+        client.flushdb()  # while nobody is there
+        repo.start_worker("three")
+        repo.wait_until_applied()
+        assert_come_back(repo, instant)
+
+
+def test_a_heartbeat_misses_what_the_store_has_forgotten(client):
+    heart = Heartbeat(client, "heart", "me")
+    assert [heart.intact() for _ in range(3)] == [True] * 3
+    [key] = client.keys("*heart*")
+    client.decr(key)  # a replica that lagged by one write has taken over
+    assert not heart.intact()
+    assert heart.intact()
+    client.delete(key)
+    assert not heart.intact()
+    assert heart.intact()
