@@ -34,7 +34,7 @@ AVRO_V1 = {
         {"name": "paid_at", "type": MILLIS},
     ],
 }
-"""What producers wrote at first: no `online`, an older name of `channel`, two fields more."""
+"""What producers wrote at first: no `online`, an older name of `channel`, a field more."""
 AVRO_V2 = DECLARED
 """What they write now."""
 
