@@ -36,7 +36,6 @@ import numpy as np
 from streamsvc.columns import numeric, strings
 from streamsvc.definitions.plan import (
     Aggregate,
-    AggregateFunction,
     BatchView,
     EventField,
     EventSchema,
@@ -67,7 +66,7 @@ from streamsvc.transport.reader import EARLIEST, read_to_end
 PARTITIONS = 2
 WARM_UP_S = 0.5
 CARDS, SHOPS = 50_000, 500
-FUNCTIONS: tuple[AggregateFunction, ...] = ("count", "sum", "mean", "min", "max")
+FUNCTIONS = ("count", "sum", "mean", "min", "max")
 
 
 def view(name: str, source: Source, key: JoinKey, windows: tuple[int, ...]) -> View:
