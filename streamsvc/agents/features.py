@@ -142,11 +142,17 @@ class FeatureWorker:
             self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
 
     async def _stop(self) -> None:
-        """A clean stop: what was taken is shuffled, written and committed first."""
+        """A clean stop: what was taken is shuffled, written and committed first.
+
+        After a crash nothing is waited for: what is not committed will be replayed.
+        """
         assert self._running is not None
-        self._turns.end()
-        await asyncio.wait([self._running])
         if self.app.crash_reason is None:
+            self._turns.end()
+        else:
+            self._running.cancel()
+        await asyncio.wait([self._running])
+        if not self._running.cancelled() and self._running.exception() is None:
             await self._turns.finish()
         await self._producer.stop()
         self._engine.shutdown()

@@ -7,31 +7,26 @@ request topic ─► batches ─► pipeline (features, model) ─► prediction
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import structlog
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from streamsvc.agents.scoring_counts import count_batch
-from streamsvc.definitions.plan import Plan, Route, Service, Source
+from streamsvc.agents.scoring_targets import ScoringTarget, scoring_targets, served_topic
+from streamsvc.definitions.plan import Plan
 from streamsvc.definitions.registry import load_plan
-from streamsvc.errors import ConfigurationError, StreamsvcError
+from streamsvc.errors import StreamsvcError
 from streamsvc.events.dead_letters import dead_letters, dead_topic
 from streamsvc.events.decode import Decoder
-from streamsvc.models.artifact import latest_version
-from streamsvc.models.local_model import LocalModel
 from streamsvc.monitor.metrics import ScoringMetrics, serve_metrics
 from streamsvc.scoring.batches import Batches
 from streamsvc.scoring.fallback import Endpoint, Ladder
 from streamsvc.scoring.features import FeatureReads
 from streamsvc.scoring.fetch import StoreReads
 from streamsvc.scoring.in_process import InProcessModel
-from streamsvc.scoring.inputs import ServiceInputs, service_inputs
 from streamsvc.scoring.marker_watch import MarkerWatch
 from streamsvc.scoring.output import Outgoing, Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline, Scored
@@ -39,44 +34,20 @@ from streamsvc.scoring.requests import RequestReader
 from streamsvc.scoring.triton_client import TritonModel
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
-from streamsvc.state.topics import DEAD_LETTER_CONFIG
 from streamsvc.store.client import connect
-from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import BatchProducer, Record
 from streamsvc.transport.schema_registry import open_registry
 
-__all__ = ["ScoringWorker", "run", "run_services", "served_topic"]
+__all__ = ["ScoringWorker", "run", "run_services"]
 
 log = structlog.get_logger(__name__)
 
 THREADS = 4
 INLINE_ROWS = 32
 """Records of so few predictions are written at once: handing them to a thread costs more."""
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread keeps the interpreter while others want it. With Python's 5 ms, everything that
-has waited for the network waits for as long again."""
-
-
-def served_topic(service: str) -> str:
-    """Where the vectors of a service are logged."""
-    return f"served.{service}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A service with everything that its route names, checked once."""
-
-    service: Service
-    route: Route
-    request: Source
-    inputs: ServiceInputs
-    model: LocalModel
-    state_partitions: Mapping[str, int]
-    partitions: Mapping[str, int]
-    """Topic that the service writes to -> its partitions."""
-    sends_dead_letters: bool
 
 
 class ScoringWorker:
@@ -86,7 +57,7 @@ class ScoringWorker:
         self,
         settings: Settings,
         project: str,
-        target: _Target,
+        target: ScoringTarget,
         metrics: ScoringMetrics,
         threads: Executor,
         instance_id: str | None = None,
@@ -242,11 +213,10 @@ async def run_services(
     stop: asyncio.Event | None = None,
 ) -> None:
     """As `run`, for a plan that is at hand; ends when `stop` is set, too."""
-    targets = await asyncio.to_thread(_targets, settings, plan, model_repository, services)
+    targets = await asyncio.to_thread(scoring_targets, settings, plan, model_repository, services)
     metrics = ScoringMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
     stop = stop or asyncio.Event()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with ThreadPoolExecutor(THREADS, "scoring") as threads:
         workers = [
             ScoringWorker(settings, plan.project, target, metrics, threads, instance_id)
@@ -275,93 +245,7 @@ async def _serve_all(workers: Sequence[ScoringWorker], stop: asyncio.Event) -> N
         task.result()
 
 
-def _targets(
-    settings: Settings, plan: Plan, model_repository: Path, names: Sequence[str]
-) -> list[_Target]:
-    """The services to run. Raises ConfigurationError naming what is missing."""
-    routed = {s.name: s for s in plan.services if s.route is not None}
-    for name in names:
-        if name not in routed:
-            raise ConfigurationError(
-                f"No FeatureService {name!r} with a scoring route; there are {sorted(routed)}. "
-                "Give it one with tags=ScoringRoute(…).tags() and `feast apply`."
-            )
-    chosen = [routed[name] for name in (names or sorted(routed))]
-    if not chosen:
-        raise ConfigurationError(
-            "No FeatureService has a scoring route: add tags=ScoringRoute(…).tags() to one and "
-            "`feast apply`."
-        )
-    admin = Admin(settings)
-    return [_target(settings, admin, plan, service, model_repository) for service in chosen]
-
-
-def _target(
-    settings: Settings, admin: Admin, plan: Plan, service: Service, model_repository: Path
-) -> _Target:
-    route, request = _route(settings, service), service.request
-    assert request is not None
-    model = LocalModel(latest_version(model_repository / route.model))
-    inputs = service_inputs(plan, service, model.card.features)
-    written = (route.predictions, served_topic(service.name), dead_topic(route.requests))
-    views = [plan.view(view.name) for view in inputs.views if view.topic is not None]
-    partitions = settings.topic_partitions
-    admin.ensure(
-        [
-            *(TopicSpec(t, partitions) for t in {route.requests, *(v.source.topic for v in views)}),
-            *(TopicSpec(t, partitions) for t in written[:2]),
-            TopicSpec(written[2], partitions, DEAD_LETTER_CONFIG),
-        ]
-    )
-    return _Target(
-        service=service,
-        route=route,
-        request=request,
-        inputs=inputs,
-        model=model,
-        state_partitions={
-            v.name: settings.key_groups if v.shuffled else _partitions(admin, v.source.topic)
-            for v in views
-        },
-        partitions={topic: _partitions(admin, topic) for topic in written},
-        sends_dead_letters=_sends_dead_letters(plan, service, route.requests),
-    )
-
-
-@retry(
-    retry=retry_if_exception_type(ConfigurationError),
-    stop=stop_after_delay(10),
-    wait=wait_fixed(0.05),
-    reraise=True,
-)
-def _partitions(admin: Admin, topic: str) -> int:
-    """Partitions of a topic that exists; a broker may take a moment to know one just created."""
-    return admin.partitions(topic)
-
-
-def _route(settings: Settings, service: Service) -> Route:
-    """The service's route, with what the settings of this worker put in its place."""
-    assert service.route is not None
-    given: dict[str, Any] = {
-        "freshness_wait_ms": settings.freshness_wait_ms,
-        "deadline_ms": settings.deadline_ms,
-    }
-    return replace(service.route, **{k: v for k, v in given.items() if v is not None})
-
-
-def _sends_dead_letters(plan: Plan, service: Service, topic: str) -> bool:
-    """Whether bad records of the request topic are this service's to send on.
-
-    One reader of a topic does it, or there would be as many letters as readers: the feature worker
-    where a view reads the topic, else the first service.
-    """
-    if any(view.source.topic == topic for view in plan.views):
-        return False
-    readers = [s.name for s in plan.services if s.route is not None and s.route.requests == topic]
-    return service.name == min(readers)
-
-
-def _ladder(settings: Settings, target: _Target) -> Ladder:
+def _ladder(settings: Settings, target: ScoringTarget) -> Ladder:
     servers = [Endpoint(InProcessModel(target.model))]
     if settings.model_server == "triton":
         servers.insert(0, Endpoint(TritonModel.connect(settings, target.model.card)))

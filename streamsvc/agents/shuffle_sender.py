@@ -55,17 +55,11 @@ class ShuffleSender:
         self._groups = groups
         self._producer = producer
         self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def has_room(self) -> bool:
         """Whether one more cycle may be sent."""
         return self._under_way < CYCLES_IN_FLIGHT
-
-    async def drained(self) -> None:
-        """Wait until everything that was sent is acknowledged."""
-        await self._idle.wait()
 
     def encode(self, offers: Sequence[Offer]) -> Cycle:
         """One cycle of these offers, in their order. Pure: for the engine's thread."""
@@ -85,7 +79,6 @@ class ShuffleSender:
         failed delivery is fatal.
         """
         self._under_way += 1
-        self._idle.clear()
         acks = [
             await self._producer.send(cycle.topic, group, [(None, value, ())])
             for group, value in enumerate(cycle.values)
@@ -96,8 +89,6 @@ class ShuffleSender:
         await asyncio.gather(*acks)
         self.sent.update(cycle.progress)
         self._under_way -= 1
-        if not self._under_way:
-            self._idle.set()
 
 
 def _joined(parts: list[Section], types: Mapping[str, str]) -> Section:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from streamsvc.agents.scoring import served_topic
+from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import UnavailableError
 from streamsvc.events.dead_letters import dead_topic

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamsvc.agents.scoring import served_topic
+from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.demo.flights import LABELS
 from streamsvc.demo.model import Deployed
 from streamsvc.demo.offline import (

@@ -56,8 +56,9 @@ class MarkerWatch:
 
     def _watch(self, ids: Sequence[MarkerId]) -> dict[MarkerId, Marker | None]:
         while True:
-            asked = self._disturbed.is_set()
-            self._disturbed.clear()
+            # Cleared only if it was set: who disturbs between the two lines must not be forgotten.
+            if asked := self._disturbed.is_set():
+                self._disturbed.clear()
             if self._look(ids) or asked:
                 return {m: self._known[m][1] for m in ids}
             self._disturbed.wait(self._poll_s)

@@ -26,6 +26,8 @@ __all__ = ["ChunkMessage", "ChunkSchema", "Delivery", "all_arrived", "chunk_topi
 
 QUIET_ITERATIONS = 4
 """Iterations of the event loop that a chunk takes from a fetch through Faust to its agent."""
+MOST_ITERATIONS = 64
+"""However many there are, what has arrived does not wait for more of them than this."""
 
 
 class ChunkSchema(faust.Schema):
@@ -99,17 +101,19 @@ async def chunks(stream: Any) -> AsyncIterator[Delivery]:
 
 
 async def all_arrived(count: Callable[[], int]) -> None:
-    """Let Faust hand over what lies fetched: return once `count` stays what it is.
+    """Let Faust hand over what lies fetched: return once `count` stays what it is, or soon.
 
     The chunks of one fetch come one by one, and are better taken together. This never waits for
     anything that is not in this process yet.
     """
     last, quiet = count(), 0
-    while quiet < QUIET_ITERATIONS:
+    for _ in range(MOST_ITERATIONS):
         await asyncio.sleep(0)
         now = count()
         quiet = quiet + 1 if now == last else 0
         last = now
+        if quiet == QUIET_ITERATIONS:
+            return
 
 
 def _once(message: Any, consumer: Any) -> Callable[[], None]:

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from typing import Any, ClassVar, TypeAlias
 
 import structlog
-from aiokafka.structs import TopicPartition
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
@@ -28,83 +27,14 @@ from streamsvc.transport import columnar_fetch
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.chunks import ChunkMessage, ChunkSchema
 from streamsvc.transport.columnar_fetch import Columnar
+from streamsvc.transport.consumer_thread import ConsumerThread, Fetch
 from streamsvc.transport.ledger import Ledger, Slot
 
-__all__ = ["Consumer", "ConsumerThread", "ResumeHook", "Transport"]
+__all__ = ["Consumer", "ResumeHook", "Transport"]
 
 log = structlog.get_logger(__name__)
 
 ResumeHook: TypeAlias = Callable[[frozenset[TP]], Awaitable[Mapping[TP, int]]]
-
-
-class Fetch(dict[Any, list[Any]]):
-    """Partition -> chunks or records, and the number of seeks that came before this fetch."""
-
-    epoch = -1
-
-
-class ConsumerThread(stock.AIOKafkaConsumerThread):
-    """The thread that owns the aiokafka consumer. Only this thread changes `epoch`."""
-
-    epoch = 0
-
-    def _create_worker_consumer(self, transport: Transport) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        # AIOKafkaConsumer only stores these until its start() builds the fetcher from them.
-        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
-        consumer._fetch_min_bytes = transport.fetch_min_bytes
-        consumer._isolation_level = transport.isolation_level
-        if transport.columnar:
-            consumer._value_deserializer = self.consumer.columnar
-        return consumer
-
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Fetch:
-        fetch = Fetch(await super()._fetch_records(*args, **kwargs))
-        # No await lies between taking the records and here: a seek is either before both or after.
-        fetch.epoch = self.epoch
-        return fetch
-
-    async def positions(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int | None]]:
-        """Where each partition goes on by the group's word, and the committed offset or None."""
-        return await self.call_thread(self._positions, [TopicPartition(*tp) for tp in tps])
-
-    async def _positions(self, tps: list[Any]) -> dict[TP, tuple[int, int | None]]:
-        consumer = self._ensure_consumer()
-        found = await consumer._coordinator.fetch_committed_offsets(tps)
-        committed = {tp: found[tp].offset for tp in tps if tp in found and found[tp].offset >= 0}
-        rest = [tp for tp in tps if tp not in committed]
-        reset = {}
-        if rest and consumer._auto_offset_reset == "latest":
-            reset = await consumer.end_offsets(rest)
-        elif rest:
-            reset = await consumer.beginning_offsets(rest)
-        return {
-            ensure_TP(tp): (committed[tp] if tp in committed else reset[tp], committed.get(tp))
-            for tp in tps
-        }
-
-    async def seek_all(self, positions: Mapping[TP, int]) -> int:
-        """Seeks these partitions at once; returns the epoch of fetches that come after."""
-        return await self.call_thread(self._seek_all, positions)
-
-    async def _seek_all(self, positions: Mapping[TP, int]) -> int:
-        consumer = self._ensure_consumer()
-        assigned = consumer.assignment()
-        self.epoch += 1
-        for tp, offset in positions.items():
-            target = TopicPartition(*tp)
-            if target in assigned:
-                consumer.seek(target, offset)
-        return self.epoch
-
-    def wake(self) -> None:
-        """Lets a waiting fetch look again, because a partition became active (from any thread)."""
-        self.thread_loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        fetcher = self._ensure_consumer()._fetcher
-        for waiter in list(fetcher._fetch_waiters):
-            fetcher._notify(waiter)
 
 
 class Consumer(stock.Consumer):

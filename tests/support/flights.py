@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from support.payments import HOUR, MINUTE, differs, expected
 from support.repo import RunningRepo, environment_of
 
-from streamsvc.agents.scoring import served_topic
+from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.demo import feast_repo, flights
 from streamsvc.demo.model import Deployed, train_and_deploy
 from streamsvc.demo.offline import historical_vectors, read_served_log, requests_of

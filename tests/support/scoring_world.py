@@ -14,7 +14,8 @@ import orjson
 from confluent_kafka import Producer
 from support.scoring import FEATURES, LIMITS, trained
 
-from streamsvc.agents.scoring import run_services, served_topic
+from streamsvc.agents.scoring import run_services
+from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.columns import numeric, strings
 from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.errors import ConfigurationError

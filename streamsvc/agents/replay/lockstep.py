@@ -158,13 +158,12 @@ class _Rounds:
         self._clocked = [(topic, p) for topic in event_topics for p in range(counts[topic])]
         self._last: dict[Partition, int] = {}
         self._open: set[tuple[int, int]] = set()
-        self._producer: BatchProducer
+        self._producer = BatchProducer(settings)
         self._consumer: Any = None
 
     async def start(self) -> None:
         """Connect, and read the predictions from here on."""
         ends = await asyncio.to_thread(Admin(self._settings).end_offsets, self._predictions)
-        self._producer = BatchProducer(self._settings)
         await self._producer.start()
         self._consumer = AIOKafkaConsumer(
             **aiokafka_config(self._settings), enable_auto_commit=False, auto_offset_reset="none"
