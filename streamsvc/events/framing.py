@@ -6,17 +6,28 @@ type in its file. The registry itself is asked through `SchemaRegistry`; this ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 from numba import njit
 
 from streamsvc.columns import I64, U8, Bools
-from streamsvc.events.wire import Reject
+from streamsvc.events.wire import Reason, Reject
 from streamsvc.features.kernels.pointers import pointer
 
-__all__ = ["HEADER_BYTES", "SAMPLE_ID", "SchemaRegistry", "WriterSchema", "schema_ids"]
+__all__ = [
+    "HEADER_BYTES",
+    "SAMPLE_ID",
+    "SchemaRegistry",
+    "Unusable",
+    "WriterSchema",
+    "WriterSchemas",
+    "schema_ids",
+]
+
+T = TypeVar("T")
 
 HEADER_BYTES: Final = 5
 SAMPLE_ID: Final = 0xFFFF_FFFF
@@ -46,6 +57,60 @@ class SchemaRegistry(Protocol):
         Raises UnavailableError when the registry does not answer.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A schema whose records cannot be read, and why."""
+
+    reason: Reason
+    why: str
+
+    def rejects(self, rows: Bools) -> list[Reject]:
+        """The records of that schema, refused."""
+        return [Reject(row, self.reason, self.why) for row in np.flatnonzero(rows).tolist()]
+
+
+class WriterSchemas(Generic[T]):
+    """What a reader has made of writers' schemas, by id; made once, when the id is first met."""
+
+    def __init__(
+        self,
+        registry: SchemaRegistry | None,
+        kind: str,
+        make: Callable[[WriterSchema], T],
+        sample: T,
+    ) -> None:
+        """`make` raises ValueError for a schema that does not do; `sample` is for sample records.
+
+        A source without headers needs no registry.
+        """
+        self._registry = registry
+        self._kind = kind
+        self._make = make
+        self._known: dict[int, T | Unusable] = {SAMPLE_ID: sample}
+
+    def of(self, schema_id: int) -> T | Unusable:
+        """What was made of that schema. Raises UnavailableError if the registry is away."""
+        found = self._known.get(schema_id)
+        if found is not None:
+            return found
+        assert self._registry is not None
+        written = self._registry.schema(schema_id)
+        if written is None:  # not remembered: it may be there when the next record comes
+            return Unusable("unknown_schema", f"The schema registry has no schema {schema_id}.")
+        where = f"Schema {schema_id} of the registry"
+        made: T | Unusable
+        if written.kind != self._kind:
+            why = f"{where} is of type {written.kind}, not {self._kind}."
+            made = Unusable("schema_mismatch", why)
+        else:
+            try:
+                made = self._make(written)
+            except ValueError as error:
+                made = Unusable("schema_mismatch", f"{where} cannot be used: {error}")
+        self._known[schema_id] = made
+        return made
 
 
 def schema_ids(data: U8, start: I64, end: I64, rows: Bools) -> tuple[I64, list[Reject]]:

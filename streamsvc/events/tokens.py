@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from streamsvc.columns import U8
+from streamsvc.events.utf8 import sequence_end
 
 __all__ = [
     "FRACTION",
@@ -83,7 +84,7 @@ def literal(a: U8, p: int, e: int, c0: int, c1: int, c2: int, c3: int) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def string_end(a: U8, p: int, e: int) -> int:  # noqa: PLR0912
+def string_end(a: U8, p: int, e: int) -> int:
     """Position of the quote that closes the string at `p`.
 
     -1 if there is none, or the string has an escape, a control character or invalid UTF-8.
@@ -98,30 +99,8 @@ def string_end(a: U8, p: int, e: int) -> int:  # noqa: PLR0912
         if c == 34:
             closed = p
             break
-        # The first continuation byte has bounds that rule out overlong forms, surrogates and
-        # everything past U+10FFFF (Unicode, table 3-7).
-        low, high, more = 0x80, 0xBF, 0
-        if 0xC2 <= c <= 0xDF:
-            more = 1
-        elif 0xE0 <= c <= 0xEF:
-            more = 2
-            if c == 0xE0:
-                low = 0xA0
-            elif c == 0xED:
-                high = 0x9F
-        elif 0xF0 <= c <= 0xF4:
-            more = 3
-            if c == 0xF0:
-                low = 0x90
-            elif c == 0xF4:
-                high = 0x8F
-        if more == 0 or p + more >= e or at(a, p + 1) < low or at(a, p + 1) > high:
-            break
-        p += 2
-        while more > 1 and 0x80 <= at(a, p) <= 0xBF:
-            p += 1
-            more -= 1
-        if more > 1:
+        p = sequence_end(a, p, e)
+        if p < 0:
             break
     return closed
 

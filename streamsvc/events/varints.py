@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from streamsvc.events.utf8 import sequence_end
 from streamsvc.features.kernels.pointers import word_at
 
 __all__ = ["fixed32", "utf8_end", "varint", "zigzag"]
@@ -61,8 +62,8 @@ def fixed32(a: Any, p: int) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def utf8_end(a: Any, p: int, e: int) -> int:  # noqa: PLR0912 - one automaton
-    """`e` if the bytes from `p` to `e` are UTF-8 (Unicode, table 3-7), else where they are not."""
+def utf8_end(a: Any, p: int, e: int) -> int:
+    """`e` if the bytes from `p` to `e` are UTF-8, else where they are not."""
     while p < e:
         if p + 8 <= e and word_at(a, p) & _NOT_ASCII == np.uint64(0):
             p += 8
@@ -71,28 +72,8 @@ def utf8_end(a: Any, p: int, e: int) -> int:  # noqa: PLR0912 - one automaton
         if c < 0x80:
             p += 1
             continue
-        # The first continuation byte has bounds that rule out overlong forms, surrogates and
-        # everything past U+10FFFF.
-        low, high, more = 0x80, 0xBF, 0
-        if 0xC2 <= c <= 0xDF:
-            more = 1
-        elif 0xE0 <= c <= 0xEF:
-            more = 2
-            if c == 0xE0:
-                low = 0xA0
-            elif c == 0xED:
-                high = 0x9F
-        elif 0xF0 <= c <= 0xF4:
-            more = 3
-            if c == 0xF0:
-                low = 0x90
-            elif c == 0xF4:
-                high = 0x8F
-        if more == 0 or p + more >= e or a[p + 1] < low or a[p + 1] > high:
+        q = sequence_end(a, p, e)
+        if q < 0:
             break
-        if more > 1 and not 0x80 <= a[p + 2] <= 0xBF:
-            break
-        if more > 2 and not 0x80 <= a[p + 3] <= 0xBF:
-            break
-        p += more + 1
+        p = q
     return p

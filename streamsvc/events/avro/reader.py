@@ -13,8 +13,15 @@ from streamsvc.events.avro.interpreter import interpret
 from streamsvc.events.avro.program import Program, compile_program
 from streamsvc.events.avro.schema import parse_avro
 from streamsvc.events.fields import Builder
-from streamsvc.events.framing import HEADER_BYTES, SAMPLE_ID, SchemaRegistry, schema_ids
-from streamsvc.events.wire import Reason, Reject
+from streamsvc.events.framing import (
+    HEADER_BYTES,
+    SchemaRegistry,
+    Unusable,
+    WriterSchema,
+    WriterSchemas,
+    schema_ids,
+)
+from streamsvc.events.wire import Reject
 
 __all__ = ["AvroReader"]
 
@@ -37,10 +44,9 @@ class AvroReader:
         self._fields = schema.fields
         self._slots = Builder.slots_of(schema.fields)
         self._declared = parse_avro(encoding.schema)
-        self._registry = registry
         self._framed = encoding.framed
         self._plain = compile_program(self._declared, self._declared, self._fields, self._slots)
-        self._known: dict[int, Program | str] = {SAMPLE_ID: self._plain}
+        self._writers = WriterSchemas(registry, "AVRO", self._compiled, self._plain)
 
     def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
         """Fill the columns for `rows`; returns the data that they point into, and the rejects."""
@@ -53,36 +59,18 @@ class AvroReader:
         start = values.start + HEADER_BYTES
         for schema_id in np.unique(ids[ids >= 0]).tolist():
             mine = ids == schema_id
-            program = self._program(schema_id)
-            if isinstance(program, Program):
-                grown, found = self._run(program, builder, data, start, values.end, mine, grown)
-                rejects += found
+            program = self._writers.of(schema_id)
+            if isinstance(program, Unusable):
+                rejects += program.rejects(mine)
                 continue
-            reason: Reason = "schema_mismatch" if program else "unknown_schema"
-            why = program or f"The schema registry has no schema {schema_id}."
-            rejects += [Reject(row, reason, why) for row in np.flatnonzero(mine).tolist()]
+            grown, found = self._run(program, builder, data, start, values.end, mine, grown)
+            rejects += found
         return grown, rejects
 
-    def _program(self, schema_id: int) -> Program | str:
-        """How to read records of that schema, or why not; "" if the registry has none."""
-        found = self._known.get(schema_id)
-        if found is not None:
-            return found
-        assert self._registry is not None
-        written = self._registry.schema(schema_id)
-        if written is None:
-            return ""
-        made: Program | str
-        if written.kind != "AVRO":
-            made = f"Schema {schema_id} of the registry is of type {written.kind}, not AVRO."
-        else:
-            try:
-                writer = parse_avro(written.text, written.references)
-                made = compile_program(writer, self._declared, self._fields, self._slots)
-            except ValueError as error:
-                made = f"Schema {schema_id} of the registry cannot be used: {error}"
-        self._known[schema_id] = made
-        return made
+    def _compiled(self, written: WriterSchema) -> Program:
+        """How to read a writer's records. Raises ValueError if the schemas do not match."""
+        writer = parse_avro(written.text, written.references)
+        return compile_program(writer, self._declared, self._fields, self._slots)
 
     def _run(
         self,

@@ -10,7 +10,14 @@ from numba import njit
 from streamsvc.columns import I64, U8, Bools, BytesColumn
 from streamsvc.definitions.plan import EventSchema, ProtobufEncoding
 from streamsvc.events.fields import Builder
-from streamsvc.events.framing import HEADER_BYTES, SAMPLE_ID, SchemaRegistry, schema_ids
+from streamsvc.events.framing import (
+    HEADER_BYTES,
+    SchemaRegistry,
+    Unusable,
+    WriterSchema,
+    WriterSchemas,
+    schema_ids,
+)
 from streamsvc.events.protobuf import interpreter
 from streamsvc.events.protobuf.columns import find_message, message_columns
 from streamsvc.events.protobuf.interpreter import interpret
@@ -39,9 +46,9 @@ class ProtobufReader:
     ) -> None:
         descriptor = find_message(encoding.files, encoding.message)
         self._message = encoding.message
-        self._registry = registry
         self._framed = encoding.framed
-        self._places: dict[int, I64 | str] = {SAMPLE_ID: np.zeros(1, np.int64)}
+        first: I64 = np.zeros(1, np.int64)
+        self._places = WriterSchemas(registry, "PROTOBUF", self._place, first)
         tables = message_columns(descriptor).tables
         assert tables is not None
         self._tables = tables
@@ -80,11 +87,9 @@ class ProtobufReader:
         begin = start + HEADER_BYTES
         for schema_id in np.unique(ids[ids >= 0]).tolist():
             mine = ids == schema_id
-            wanted = self._place(schema_id)
-            if isinstance(wanted, str):
-                reason: Reason = "schema_mismatch" if wanted else "unknown_schema"
-                why = wanted or f"The schema registry has no schema {schema_id}."
-                rejects += [Reject(row, reason, why) for row in np.flatnonzero(mine).tolist()]
+            wanted = self._places.of(schema_id)
+            if isinstance(wanted, Unusable):
+                rejects += wanted.rejects(mine)
                 ids[mine] = -1
                 continue
             _skip_place(data, begin, end, mine, wanted)
@@ -102,27 +107,12 @@ class ProtobufReader:
             ]
         return begin, (ids >= 0) & (begin >= 0), rejects
 
-    def _place(self, schema_id: int) -> I64 | str:
-        """Where our message type stands in that schema, or why it does not; "" if unknown."""
-        found = self._places.get(schema_id)
-        if found is not None:
-            return found
-        assert self._registry is not None
-        written = self._registry.schema(schema_id)
-        if written is None:
-            return ""
-        made: I64 | str
-        if written.kind != "PROTOBUF":
-            made = f"Schema {schema_id} of the registry is of type {written.kind}, not PROTOBUF."
-        else:
-            place = message_places(written.text).get(self._message)
-            made = (
-                f"Schema {schema_id} of the registry has no message {self._message}."
-                if place is None
-                else np.array(place, np.int64)
-            )
-        self._places[schema_id] = made
-        return made
+    def _place(self, written: WriterSchema) -> I64:
+        """Where our message type stands in a schema. Raises ValueError if it does not."""
+        place = message_places(written.text).get(self._message)
+        if place is None:
+            raise ValueError(f"it has no message {self._message}.")
+        return np.array(place, np.int64)
 
     def _reject(self, row: int, fault: int, place: int) -> Reject:
         if fault == interpreter.MISSING:
