@@ -25,7 +25,7 @@ from streamsvc.state.changelog import encode_end, encode_tiles
 from streamsvc.state.partition import Cut, ViewPartition
 from streamsvc.store.heartbeat import Heartbeat
 from streamsvc.store.markers import Marker, delete_markers, write_markers
-from streamsvc.store.read_positions import ReadPosition, read_until_ms, share_read_positions
+from streamsvc.store.read_positions import ReadPosition, SharedPositions, read_until_ms
 from streamsvc.store.row import PackedRows
 from streamsvc.store.writer import FencedWriter
 from streamsvc.transport.producer import BatchProducer
@@ -92,7 +92,7 @@ class Flusher:
         self._read_positions = read_positions
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
-        self._heartbeat = Heartbeat(store, project, owner)
+        self._heartbeat = Heartbeat(project, owner)
         self._lost = False
         """The store has lost rows, and nobody has been told to write them again yet."""
         self._writing: Future[None] | None = None
@@ -211,14 +211,15 @@ class Flusher:
     ) -> None:
         """On the network thread: rows first, then the markers that promise them."""
         with self._metrics.flush.time():
-            intact = self._heartbeat.intact()
-            shared = share_read_positions(self._store, self._project, ours, self._partition_counts)
+            positions = SharedPositions(self._project, ours, dict(self._partition_counts))
             batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]
-            refused = self._writer.write_all(batches)
-            if intact:
+            beat = self._heartbeat.commands
+            first = [*beat, *positions.commands]
+            replies, refused = self._writer.write_after(first, batches)
+            if self._heartbeat.intact(replies):
+                found = positions.found(replies[len(beat) :])
                 markers = {
-                    (p.running.view.name, p.cut.partition): self._marker(p, shared)
-                    for p in prepared
+                    (p.running.view.name, p.cut.partition): self._marker(p, found) for p in prepared
                 }
                 write_markers(self._store, self._project, markers)
             else:

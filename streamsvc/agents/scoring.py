@@ -103,6 +103,7 @@ class ScoringWorker:
             f"{settings.topic_prefix}streamsvc.{project}.scoring.{name}",
             instance_id=instance_id,
         )
+        self.app.fetch_gate = self._batches.wanting
         self._wire()
 
     async def start(self) -> None:

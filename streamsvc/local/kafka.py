@@ -57,6 +57,7 @@ PROPERTIES = {
 JVM_FLAGS = (
     "-Xmx1g",
     "-Xms256m",
+    "-XX:TieredStopAtLevel=1",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
     "-XX:+ExitOnOutOfMemoryError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from streamsvc.transport.chunks import Delivery, all_arrived
@@ -21,7 +22,7 @@ MAX_BATCH_ROWS = 4_096
 """Requests of one batch, unless a single chunk has more."""
 QUIET_INFLIGHT = 3
 BUSY_ROWS = 256
-"""With fewer requests waiting, only so many batches run at once: more, smaller ones would take the
+"""With fewer requests taken in, only so many batches run at once: more, smaller ones would take the
 processor from one another (p99 at 1,000 requests/s on two cores: 127 ms with 3, 195 with 8)."""
 MAX_WAITING_ROWS = 32_768
 """Requests that wait for their turn; beyond it nothing more is taken from Kafka."""
@@ -48,9 +49,14 @@ class Batches(Generic[T]):
         self._max_inflight = max_inflight
         self._waiting: deque[Delivery] = deque()
         self._waiting_rows = 0
+        self._running_rows = 0
         self._received = 0
         self._starting: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self.wanting = asyncio.Event()
+        """Set while one more delivery would be scored at once. What is fetched while it is not
+        would only wait here, in more pieces than if it had waited at the broker."""
+        self.wanting.set()
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
@@ -86,14 +92,18 @@ class Batches(Generic[T]):
         while self._waiting and len(self._running) < self._limit() and not self._broken:
             before, published = self._last_published, asyncio.Event()
             self._last_published = published
-            task = asyncio.create_task(self._run(self._next(), before, published))
+            batch = self._next()
+            rows = sum(len(delivery.chunk) for delivery in batch)
+            self._running_rows += rows
+            task = asyncio.create_task(self._run(batch, before, published))
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, rows))
         _set(self._room, self._broken or self._waiting_rows < MAX_WAITING_ROWS)
+        _set(self.wanting, self._broken or len(self._running) < self._limit())
         _set(self._idle, self._broken or not (self._waiting or self._running))
 
     def _limit(self) -> int:
-        busy = self._waiting_rows >= BUSY_ROWS
+        busy = self._waiting_rows + self._running_rows >= BUSY_ROWS
         return self._max_inflight if busy else min(QUIET_INFLIGHT, self._max_inflight)
 
     def _next(self) -> list[Delivery]:
@@ -116,8 +126,9 @@ class Batches(Generic[T]):
         for delivery in batch:
             delivery.ack()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, rows: int, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._running_rows -= rows
         if not task.cancelled() and (error := task.exception()) is not None and not self._broken:
             self._broken = True
             self._failed(error)

@@ -105,7 +105,7 @@ def _translated(error: RedisError, where: str) -> StreamsvcError:
         return ConfigurationError(
             f"The online store at {where} refuses this user: {text}. Check user and password in "
             "STREAMSVC_REDIS_URL, and that its ACL allows GET, MGET, MSET, SET, SCAN, UNLINK, "
-            "EVALSHA and SCRIPT LOAD on the project's keys."
+            "INCR, PEXPIRE, EVAL and EVALSHA on the project's keys."
         )
     if isinstance(error, BusyLoadingError):
         fix = "It is still loading its data; try again in a moment."

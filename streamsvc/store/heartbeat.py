@@ -7,9 +7,10 @@ count than before; one that was emptied, or went back in time, does not.
 
 from __future__ import annotations
 
-import redis
+from collections.abc import Sequence
+from typing import Any
 
-from streamsvc.store.client import call_all
+from streamsvc.store.client import Command
 from streamsvc.store.keys import heartbeat_key
 
 __all__ = ["Heartbeat"]
@@ -20,13 +21,17 @@ _TTL_MS = 86_400_000  # of workers that are gone; one that pauses longer refills
 class Heartbeat:
     """One worker's count in one project. Belongs to one thread."""
 
-    def __init__(self, client: redis.Redis, project: str, owner: str) -> None:
-        self._client = client
+    def __init__(self, project: str, owner: str) -> None:
         self._key = heartbeat_key(project, owner)
         self._count = 0
+        self.commands: tuple[Command, ...] = (
+            ("INCR", self._key),
+            ("PEXPIRE", self._key, _TTL_MS),
+        )
+        """What counts on."""
 
-    def intact(self) -> bool:
-        """Count, and tell whether the store still knew the last count. The first time, it does."""
-        commands = [("INCR", self._key), ("PEXPIRE", self._key, _TTL_MS)]
-        before, self._count = self._count, int(call_all(self._client, commands)[0])
+    def intact(self, replies: Sequence[Any]) -> bool:
+        """Whether the store that gave these replies still knew the count before. The first time,
+        it does."""
+        before, self._count = self._count, int(replies[0])
         return self._count > before

@@ -7,14 +7,14 @@ vector has reached every such offset contains everything up to the earliest of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
-import redis
 
-from streamsvc.store.client import call_all
+from streamsvc.store.client import Command
 
-__all__ = ["ReadPosition", "read_until_ms", "share_read_positions"]
+__all__ = ["ReadPosition", "SharedPositions", "read_until_ms"]
 
 
 class ReadPosition(msgspec.Struct, frozen=True, array_like=True):
@@ -27,34 +27,36 @@ class ReadPosition(msgspec.Struct, frozen=True, array_like=True):
 _decoder = msgspec.msgpack.Decoder(ReadPosition)
 
 
-def share_read_positions(
-    client: redis.Redis,
-    project: str,
-    ours: Mapping[tuple[str, int], ReadPosition],
-    partitions: Mapping[str, int],
-) -> dict[str, dict[int, ReadPosition]]:
-    """Publish our positions, by (topic, partition), and read everybody's.
+class SharedPositions:
+    """Publishes positions of one project and reads everybody's, by two commands at most."""
 
-    `partitions` gives the number of partitions of each topic of interest. A partition that nobody
-    has published yet is missing from the answer.
-    """
-    partitions = dict(partitions)  # a rebalance on another thread may add to the caller's
-    commands: list[list[bytes]] = []
-    if ours:
-        commands.append([b"MSET"])
-        for (topic, partition), position in ours.items():
-            key = _key(project, topic, partition)
-            commands[0] += [key, msgspec.msgpack.encode(position)]
-    wanted = [(topic, p) for topic, count in partitions.items() for p in range(count)]
-    if wanted:
-        commands.append([b"MGET", *(_key(project, topic, p) for topic, p in wanted)])
-    replies = call_all(client, commands) if commands else []
-    found: dict[str, dict[int, ReadPosition]] = {topic: {} for topic in partitions}
-    if wanted:
-        for (topic, p), raw in zip(wanted, replies[-1], strict=True):
-            if raw is not None:
-                found[topic][p] = _decoder.decode(raw)
-    return found
+    def __init__(
+        self,
+        project: str,
+        ours: Mapping[tuple[str, int], ReadPosition],
+        partitions: Mapping[str, int],
+    ) -> None:
+        """`ours` is by (topic, partition); `partitions` is how many each topic of interest has."""
+        self._topics = tuple(partitions)
+        self._wanted = [(topic, p) for topic, count in partitions.items() for p in range(count)]
+        self.commands: list[Command] = []
+        if ours:
+            pairs = ((_key(project, *at), msgspec.msgpack.encode(p)) for at, p in ours.items())
+            self.commands.append([b"MSET", *(part for pair in pairs for part in pair)])
+        if self._wanted:
+            self.commands.append([b"MGET", *(_key(project, *at) for at in self._wanted)])
+
+    def found(self, replies: Sequence[Any]) -> dict[str, dict[int, ReadPosition]]:
+        """Everybody's positions by topic and partition, from the replies to `commands`.
+
+        A partition that nobody has published yet is missing.
+        """
+        found: dict[str, dict[int, ReadPosition]] = {topic: {} for topic in self._topics}
+        if self._wanted:
+            for (topic, p), raw in zip(self._wanted, replies[-1], strict=True):
+                if raw is not None:
+                    found[topic][p] = _decoder.decode(raw)
+        return found
 
 
 def read_until_ms(

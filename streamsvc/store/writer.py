@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError
@@ -103,22 +104,40 @@ class FencedWriter:
         overwrite_ties: bool = False,
     ) -> list[int]:
         """As `write`, for (view, keys, rows) of several views, in as few round trips as can be."""
+        return self.write_after((), batches, ttl_ms=ttl_ms, overwrite_ties=overwrite_ties)[1]
+
+    def write_after(
+        self,
+        first: Sequence[Command],
+        batches: Sequence[tuple[str, BytesColumn, PackedRows]],
+        *,
+        ttl_ms: int | None = None,
+        overwrite_ties: bool = False,
+    ) -> tuple[list[Any], list[int]]:
+        """As `write_all`, with commands that go ahead of the rows in the same round trip.
+
+        Returns their replies, and how many rows of each batch were refused.
+        """
         options = (ttl_ms or 0, int(overwrite_ties))
         calls: list[tuple[int, Command]] = []
         for number, (view, keys, rows) in enumerate(batches):
             calls += [(number, call) for call in self._calls(view, keys, rows, options)]
         refused = [0] * len(batches)
-        for at in range(0, len(calls), _CALLS_AT_ONCE):
+        told: list[Any] = []
+        for at in range(0, len(calls) or bool(first), _CALLS_AT_ONCE):
             part = calls[at : at + _CALLS_AT_ONCE]
-            replies = call_all(self._client, [("EVALSHA", self._sha, *c) for _, c in part])
-            for (number, command), reply in zip(part, replies, strict=True):
+            ahead = first if at == 0 else ()
+            scripts = [("EVALSHA", self._sha, *c) for _, c in part]
+            replies = call_all(self._client, [*ahead, *scripts])
+            told += replies[: len(ahead)]
+            for (number, command), reply in zip(part, replies[len(ahead) :], strict=True):
                 # A server that was restarted or failed over has forgotten its scripts; EVAL also
                 # teaches it this one again.
                 forgotten = isinstance(reply, NoScriptError)
                 refused[number] += int(
                     call(self._client, "EVAL", _SCRIPT, *command) if forgotten else reply
                 )
-        return refused
+        return told, refused
 
     def _calls(
         self, view: str, keys: BytesColumn, rows: PackedRows, options: tuple[int, int]

@@ -51,6 +51,9 @@ class StreamApp(faust.App):
     """Awaited after every rebalance, while nothing is fetched and heartbeats go on, with all chunk
     partitions assigned. The offsets that it returns win over those of the consumer group."""
 
+    fetch_gate: asyncio.Event | None = None
+    """Nothing more is fetched while it is not set. Set unless somebody clears it."""
+
     transport_class: type[Transport] = Transport
 
     def _new_transport(self) -> Transport:

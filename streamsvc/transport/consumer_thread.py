@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import TopicPartition
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["ConsumerThread", "Fetch"]
 
 
+UNASKED_S = 0.1
+"""After so long it fetches all the same: one request per broker, and none that waits for ever."""
+
+
 class Fetch(dict[Any, list[Any]]):
     """Partition -> chunks or records, and the number of seeks that came before this fetch."""
 
@@ -23,9 +30,27 @@ class Fetch(dict[Any, list[Any]]):
 
 
 class ConsumerThread(stock.AIOKafkaConsumerThread):
-    """The thread that owns the aiokafka consumer. Only this thread changes `epoch`."""
+    """The thread that owns the aiokafka consumer. Only this thread changes `epoch`.
+
+    It fetches when somebody asks for records. Aiokafka would fetch again as soon as records are
+    taken, and what it finds then, a record or two when it is quiet, would lie here until it is
+    asked for, while all that comes later waits for one more fetch.
+    """
 
     epoch = 0
+    _asked: asyncio.Event
+
+    async def on_start(self) -> None:
+        """As aiokafka's, with a fetcher that waits until it is asked."""
+        self._asked = asyncio.Event()
+        await super().on_start()
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._proc_fetch_request = partial(self._once_asked, fetcher._proc_fetch_request)
+
+    async def _once_asked(self, fetch: Callable[..., Awaitable[bool]], *request: Any) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), UNASKED_S)
+        return await fetch(*request)
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -38,7 +63,11 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         return consumer
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> Fetch:
-        fetch = Fetch(await super()._fetch_records(*args, **kwargs))
+        self._asked.set()
+        try:
+            fetch = Fetch(await super()._fetch_records(*args, **kwargs))
+        finally:
+            self._asked.clear()
         # No await lies between taking the records and here: a seek is either before both or after.
         fetch.epoch = self.epoch
         return fetch

@@ -123,6 +123,9 @@ class Consumer(stock.Consumer):
         pause_s = self._fetched_at + self.transport.fetch_spacing_s - self.loop.time()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+        gate: asyncio.Event | None = getattr(self.app, "fetch_gate", None)
+        if gate is not None and not gate.is_set():
+            await self.wait(gate.wait())
 
     def _chunk_message(self, tp: TP, chunk: Chunk, slot: Slot) -> ChunkMessage:
         generation = self.app.consumer_generation_id

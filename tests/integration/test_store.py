@@ -15,10 +15,10 @@ from streamsvc.columns import BytesColumn, Columns, NumericColumn, numeric, stri
 from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.errors import ConfigurationError, IntegrityError, UnavailableError
 from streamsvc.settings import Settings
-from streamsvc.store.client import call, connect
+from streamsvc.store.client import call, call_all, connect
 from streamsvc.store.keys import marker_key, row_keys
 from streamsvc.store.markers import Marker, read_markers, write_marker
-from streamsvc.store.read_positions import ReadPosition, share_read_positions
+from streamsvc.store.read_positions import ReadPosition, SharedPositions
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
 from streamsvc.store.writer import FencedWriter
@@ -310,19 +310,24 @@ def test_each_refusal_of_a_server_names_its_fix(reply: bytes, fix: str) -> None:
     thread.join(10)
 
 
-def test_positions_are_shared_while_topics_are_added(
-    client: redis.Redis, project: str, monkeypatch: pytest.MonkeyPatch
+def test_positions_are_shared_and_those_of_others_read(client: redis.Redis, project: str) -> None:
+    one = SharedPositions(project, {("a", 1): ReadPosition(7, 11)}, {"a": 2, "b": 1})
+    assert one.found(call_all(client, one.commands)) == {"a": {1: ReadPosition(7, 11)}, "b": {}}
+    two = SharedPositions(project, {("b", 0): ReadPosition(2, 5)}, {"a": 2})
+    assert two.found(call_all(client, two.commands)) == {"a": {1: ReadPosition(7, 11)}}
+    assert SharedPositions(project, {}, {}).commands == []
+    assert SharedPositions(project, {}, {}).found([]) == {}
+
+
+def test_commands_go_ahead_of_rows_in_the_same_round_trip(
+    client: redis.Redis, project: str
 ) -> None:
-    """A rebalance may add topics while the answer is on its way."""
-    partitions = {"a": 2, "b": 1}
-    pipeline = client.pipeline
-
-    def slowly(**options: Any) -> Any:
-        partitions[f"added-{len(partitions)}"] = 1
-        return pipeline(**options)
-
-    monkeypatch.setattr(client, "pipeline", slowly)
-    ours = {("a", 1): ReadPosition(7, 11)}
-    found = share_read_positions(client, project, ours, partitions)
-    assert (found["a"], found["b"]) == ({1: ReadPosition(7, 11)}, {})
-    assert len(partitions) > 2
+    writer = FencedWriter(client, project)
+    assert writer.write_after([("INCR", f"{project}-n")], []) == ([1], [])
+    assert writer.write_after([], []) == ([], [])
+    keys = keys_of(*range(33 * 500))
+    replies, refused = writer.write_after(
+        [("INCR", f"{project}-n"), ("GET", f"{project}-n")], [("v", keys, packed([0] * len(keys)))]
+    )
+    assert (replies, refused) == ([2, b"2"], [0])
+    assert RowReader(client, project).read("v", LAYOUT, keys).present.all()
