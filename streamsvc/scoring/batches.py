@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 MAX_BATCH_ROWS = 4_096
 """Requests of one batch, unless a single chunk has more."""
-QUIET_INFLIGHT = 3
+QUIET_INFLIGHT = 2
 BUSY_ROWS = 256
 """With fewer requests taken in, only so many batches run at once: more, smaller ones would take the
 processor from one another (p99 at 1,000 requests/s on two cores: 127 ms with 3, 195 with 8)."""
