@@ -29,7 +29,7 @@ def rebuild(
     context = cli_context(ctx)
     if not yes and not sys.stdin.isatty():
         raise ConfigurationError(
-            "store rebuild asks before it deletes rows, and standard input is no terminal: add --yes."
+            "store rebuild asks before it deletes, and standard input is no terminal: add --yes."
         )
     from streamsvc.definitions.registry import load_plan
     from streamsvc.store.client import connect
