@@ -1,11 +1,12 @@
 """Window engine alone: what one event, one row and one tile cost in CPU time of one core.
 
-    python benchmarks/engine.py [--keys 100000] [--churn 5000000] [--sketches]
+    python benchmarks/engine.py [--keys 100000] [--churn KEYS] [--sketches]
 
 15 features in 3 windows with 3 hops, keys drawn uniformly. First a thin stream, in which nearly
 every event opens a tile in every window, then a dense one. Values are compared with NumPy over the
-raw events before a total is printed. With --sketches: distinct counts and percentiles instead,
-beside a count, and what a tile of each takes for few and for many values.
+raw events before a total is printed. With --churn 5000000, after that: so many keys that come once
+and never again, and the memory meanwhile, which must stay flat. With --sketches: distinct counts
+and percentiles instead, beside a count, and what a tile of each takes for few and for many values.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ from streamsvc.transport.reader import EARLIEST, read_to_end
 
 PARTITIONS = 2
 WARM_UP_S = 0.5
+MODES = ("throughput", "answer", "latency")
 CARDS, SHOPS = 50_000, 500
 FUNCTIONS = ("count", "sum", "mean", "min", "max")
 
@@ -371,7 +372,7 @@ def child(kind: str, tag: str, settings: Settings) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("modes", nargs="*", default=["throughput", "answer", "latency"])
+    parser.add_argument("modes", nargs="*", default=list(MODES))
     parser.add_argument("--requests", type=int, default=300_000)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=15)
@@ -381,6 +382,9 @@ def main() -> None:
     if options.child:
         child(options.modes[0], options.modes[1], settings)
         return
+    unknown = set(options.modes) - set(MODES)
+    if unknown:
+        parser.error(f"unknown mode {', '.join(sorted(unknown))}; there are {', '.join(MODES)}")
     print(
         f"{datetime.now(UTC):%Y-%m-%d} · {platform.processor() or platform.machine()} · "
         f"{os.cpu_count()} cores · load {os.getloadavg()[0]:.1f} · "

@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     topic_replication_factor: int = Field(1, ge=1)
     """Replicas of every topic that streamsvc creates. Use 3 in production."""
     topic_partitions: int = Field(4, ge=1)
-    """Partitions of prediction, served-log and dead-letter topics that streamsvc creates."""
+    """Partitions of the event, request, prediction, served-log and dead-letter topics that
+    streamsvc creates where they are missing."""
     key_groups: int = Field(8, ge=1, le=1024)
     """Destinations of the shuffle, which bounds how many workers share one view."""
     session_timeout_ms: int = Field(10_000, ge=1_000)
@@ -133,7 +134,7 @@ class Settings(BaseSettings):
 
     # --- Scoring worker --------------------------------------------------------------------
     max_inflight_batches: int = Field(4, ge=1)
-    """Batches that may wait for the model server at once."""
+    """Batches that may be scored at once; at most 3 while fewer than 256 requests wait."""
     served_log: bool = True
     """Whether every feature vector is logged to `served.<service>`."""
     freshness_wait_ms: int | None = Field(None, ge=0)

@@ -187,9 +187,9 @@ class Holdings:
         if least.offset < begin:
             raise IntegrityError(
                 f"Topic {topic} partition {partition} begins at offset {begin}, but view {view} "
-                f"has only read up to {least.offset}: retention deleted the records in between. "
-                "Rebuild the view from its archive, or raise the topic's retention before it falls "
-                "behind again."
+                f"has only read up to {least.offset}: retention deleted the records in between, "
+                "and no feature will hold them. Raise the topic's retention, then let the project "
+                "begin anew with what is left: `A full rebuild` in docs/operations.md."
             )
         source = SourcePartition(
             self._topology.sources[topic], self._decoders[topic], partition, partitions

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from streamsvc.cli.context import cli_context
+from streamsvc.errors import ConfigurationError
 
 __all__ = ["app"]
 
@@ -21,13 +23,17 @@ def rebuild(
 ) -> None:
     """Delete the rows of all windowed views; feature workers write them again from their state.
 
-    Those that run do so within a second, others when they start. Until then these features are
-    missing. Rows of batch views stay.
+    Those that run begin within a second, others when they start. Until then these features are
+    missing. Rows of batch views stay. If it is interrupted, run it again.
     """
     context = cli_context(ctx)
+    if not yes and not sys.stdin.isatty():
+        raise ConfigurationError(
+            "store rebuild asks before it deletes, and standard input is no terminal: add --yes."
+        )
     from streamsvc.definitions.registry import load_plan
     from streamsvc.store.client import connect
-    from streamsvc.store.sweep import delete_heartbeats, delete_view
+    from streamsvc.store.sweep import delete_views
 
     plan = load_plan(context.repo, context.settings.max_future_ms)
     names = [view.name for view in plan.views]
@@ -35,9 +41,7 @@ def rebuild(
         question = f"Delete the rows of {len(names)} views of {plan.project} ({', '.join(names)})?"
         typer.confirm(question, abort=True, err=True)
     client = connect(context.settings)
-    rows = {name: delete_view(client, plan.project, name) for name in names}
-    # Last: this is what tells the workers.
-    delete_heartbeats(client, plan.project)
+    rows = delete_views(client, plan.project, names)
     if json:
         context.print_json({"rows_deleted": rows})
         return

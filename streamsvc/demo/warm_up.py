@@ -33,7 +33,8 @@ class Period:
 
     days: int
     warm_from_ms: int
-    """From here on events are in a window of some request."""
+    """From here on events are in a window of some request; 0, which is before any flight, if
+    something is aggregated over all time."""
     start_ms: int
     end_ms: int
 
@@ -46,7 +47,7 @@ def period(plan: Plan, days: int) -> Period:
     """`days` days from the first of October 2013 on, and what their windows reach back to."""
     reach_ms = max((a.window_ms + a.hop_ms for v in plan.views for a in v.aggregates), default=0)
     end_ms = min(_LAST_MS, _START_MS + days * _DAY_MS)
-    return Period(days, _START_MS - reach_ms, _START_MS, end_ms)
+    return Period(days, max(0, _START_MS - reach_ms), _START_MS, end_ms)
 
 
 def read_timeline(

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from streamsvc.events.jit import kernel
 
 __all__ = ["MAX_POWER", "to_double"]
 
@@ -43,7 +44,7 @@ _EXACT_SIGNIFICAND: Final = 2**53
 _EXACT_POWER: Final = 22
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def to_double(significand: int, power: int) -> tuple[float, bool]:
     """`significand * 10**power`, rounded to nearest even, and whether that is proven.
 
@@ -62,7 +63,7 @@ def to_double(significand: int, power: int) -> tuple[float, bool]:
     return _eisel_lemire(np.uint64(significand), power)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _eisel_lemire(significand: np.uint64, power: int) -> tuple[float, bool]:
     one = np.uint64(1)
     low9 = np.uint64(0x1FF)
@@ -99,7 +100,7 @@ def _eisel_lemire(significand: np.uint64, power: int) -> tuple[float, bool]:
     return np.uint64(bits).view(np.float64), True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _multiply(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """The 128-bit product as (high, low)."""
     half = np.uint64(32)

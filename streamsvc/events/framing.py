@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
-from numba import njit
 
 from streamsvc.columns import I64, U8, Bools
+from streamsvc.events.jit import kernel
 from streamsvc.events.wire import Reason, Reject
 from streamsvc.features.kernels.pointers import pointer
 
@@ -129,7 +129,7 @@ def schema_ids(data: U8, start: I64, end: I64, rows: Bools) -> tuple[I64, list[R
     return ids, rejects
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _read_ids(data: U8, start: I64, end: I64, rows: Bools, ids: I64) -> bool:
     """Fill `ids`; returns whether one of `rows` has no good header."""
     a: Any = pointer(data)

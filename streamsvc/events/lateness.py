@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from streamsvc.columns import I64, Bools
+from streamsvc.events.jit import kernel
 
 __all__ = ["NO_WATERMARK", "judge"]
 
@@ -33,7 +33,7 @@ def judge(
     return late, int(_judge(event_time, ok, watermark, allowed_lateness_ms, late))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _judge(event_time: I64, ok: Bools, watermark: int, allowed: int, late: Bools) -> int:
     for i in range(len(event_time)):
         if ok[i]:

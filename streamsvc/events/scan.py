@@ -19,12 +19,12 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streamsvc.columns import F64, I64, U8, Bools, BytesColumn
 from streamsvc.events.fields import BOOL, FLOAT, INT, OBJECT, STRING, Builder, FieldTree
 from streamsvc.events.floats import to_double
+from streamsvc.events.jit import kernel
 from streamsvc.events.tokens import (
     NOT_A_NUMBER,
     WHOLE,
@@ -74,7 +74,7 @@ def scan(tree: FieldTree, builder: Builder, values: BytesColumn, rows: Bools) ->
     return done
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _scan(  # noqa: PLR0912, PLR0915 - one automaton, see above
     a: U8,
     start: I64,

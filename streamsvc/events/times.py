@@ -16,10 +16,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from streamsvc.columns import I64, U8, Bools, BytesColumn, Column
 from streamsvc.definitions.plan import TimeUnit
+from streamsvc.events.jit import kernel
 from streamsvc.events.tokens import at, digit
 
 __all__ = ["MAX_TIME_MS", "event_times", "explain"]
@@ -99,7 +99,7 @@ def _convert_numbers(values: Any, per_second: int, rows: Bools, time: I64, code:
         time[good] = np.floor(chosen / (per_second // 1_000)).astype(np.int64)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _parse_texts(data: U8, start: I64, end: I64, rows: Bools, time: I64, code: U8) -> None:
     for i in range(len(rows)):
         if rows[i]:
@@ -108,7 +108,7 @@ def _parse_texts(data: U8, start: I64, end: I64, rows: Bools, time: I64, code: U
             time[i] = ms if found == _OK else 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _parse_text(a: U8, p: int, e: int) -> tuple[int, int]:  # noqa: PLR0911, PLR0912
     year = _number(a, p, e, 4)
     month = _number(a, p + 5, e, 2)
@@ -165,7 +165,7 @@ def _parse_text(a: U8, p: int, e: int) -> tuple[int, int]:  # noqa: PLR0911, PLR
     return ms, _OK
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _offset_minutes(a: U8, p: int, e: int) -> tuple[int, int]:
     """`Z`, `±HH`, `±HHMM` or `±HH:MM` at `p`: minutes east of UTC, and the position after it.
 
@@ -194,7 +194,7 @@ def _offset_minutes(a: U8, p: int, e: int) -> tuple[int, int]:
     return (-total if negative else total), p
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _number(a: U8, p: int, e: int, digits: int) -> int:
     """Exactly `digits` digits at `p`, or -1."""
     if p + digits > e:
@@ -207,7 +207,7 @@ def _number(a: U8, p: int, e: int, digits: int) -> int:
     return value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _days_in_month(year: int, month: int) -> int:
     if month == 2:
         leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -215,7 +215,7 @@ def _days_in_month(year: int, month: int) -> int:
     return 30 if month in (4, 6, 9, 11) else 31
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _days(year: int, month: int, day: int) -> int:
     """Days since 1970-01-01 in the Gregorian calendar (Hinnant, days_from_civil)."""
     y = year - 1 if month <= 2 else year

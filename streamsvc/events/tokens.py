@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from streamsvc.columns import U8
+from streamsvc.events.jit import inlined, kernel
 from streamsvc.events.utf8 import sequence_end
 
 __all__ = [
@@ -38,21 +38,21 @@ _PLAIN: Final = np.array([32 <= c < 128 and c not in {34, 92} for c in range(256
 """Bytes that stand for themselves in a string: ASCII but control characters, quote, backslash."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def at(a: U8, p: int) -> int:
     """The byte at `p`, which is not negative: spares the test for a place counted from the end."""
     value: Any = a[np.uint64(p)]
     return value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def digit(a: U8, p: int) -> int:
     """Value of the digit at `p`, as a signed 64-bit integer."""
     value: Any = np.int64(at(a, p)) - 48
     return value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def skip_space(a: U8, p: int, e: int) -> int:
     """Position of the first byte from `p` on that is not white space, or `e`."""
     while p < e and at(a, p) in (32, 10, 13, 9):
@@ -60,7 +60,7 @@ def skip_space(a: U8, p: int, e: int) -> int:
     return p
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def match(a: U8, p: int, e: int, keys: U8, start: int, end: int) -> int:
     """Position of the closing quote if the key at `p` is `keys[start:end]`, else -1."""
     q = p + end - start
@@ -73,7 +73,7 @@ def match(a: U8, p: int, e: int, keys: U8, start: int, end: int) -> int:
     return q
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def literal(a: U8, p: int, e: int, c0: int, c1: int, c2: int, c3: int) -> int:
     """Position behind these four bytes, -1 if they are not at `p`."""
     if p + 4 > e or at(a, p) != c0 or at(a, p + 1) != c1:
@@ -83,7 +83,7 @@ def literal(a: U8, p: int, e: int, c0: int, c1: int, c2: int, c3: int) -> int:
     return p + 4
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@inlined
 def string_end(a: U8, p: int, e: int) -> int:
     """Position of the quote that closes the string at `p`.
 
@@ -105,7 +105,7 @@ def string_end(a: U8, p: int, e: int) -> int:
     return closed
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@inlined
 def number(a: U8, p: int, e: int) -> tuple[int, int, int, int]:
     """The number at `p`: position behind it, what it is, its significand without sign, its power.
 

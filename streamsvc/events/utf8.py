@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from streamsvc.events.jit import kernel
 
 __all__ = ["sequence_end"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def sequence_end(a: Any, p: int, e: int) -> int:
     """Position behind the sequence of two to four bytes that begins at `p`, -1 if it is none.
 

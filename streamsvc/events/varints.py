@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from streamsvc.events.jit import inlined
 from streamsvc.events.utf8 import sequence_end
 from streamsvc.features.kernels.pointers import word_at
 
@@ -19,8 +19,8 @@ __all__ = ["fixed32", "utf8_end", "varint", "zigzag"]
 _NOT_ASCII = np.uint64(0x8080808080808080)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def varint(a: Any, p: int, e: int, last: int) -> tuple[int, int]:
+@inlined
+def varint(a: Any, p: int, e: int, last: int) -> tuple[Any, Any]:
     """The base-128 number at `p`, low bits first, as the 64-bit word that it makes.
 
     Returns the word and the position behind it: -1 where the record ends within, -2 where the
@@ -44,13 +44,13 @@ def varint(a: Any, p: int, e: int, last: int) -> tuple[int, int]:
     return word, after
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@inlined
 def zigzag(word: Any) -> Any:
     """The signed number that a word stands for: 0, -1, 1, -2, …"""
     return np.int64(word >> np.uint64(1)) ^ -np.int64(word & np.uint64(1))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@inlined
 def fixed32(a: Any, p: int) -> Any:
     """The four bytes at `p`, little endian, without sign."""
     return (
@@ -61,7 +61,7 @@ def fixed32(a: Any, p: int) -> Any:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@inlined
 def utf8_end(a: Any, p: int, e: int) -> int:
     """`e` if the bytes from `p` to `e` are UTF-8, else where they are not."""
     while p < e:

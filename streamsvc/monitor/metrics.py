@@ -57,7 +57,7 @@ class FeatureMetrics:
         self.freshness = self._histogram(
             "freshness_seconds", "From a record's Kafka timestamp to its row being readable", "view"
         )
-        self.flush = self._histogram("flush_seconds", "One cut, its store writes and markers")
+        self.flush = self._histogram("flush_seconds", "The store writes and markers of one cut")
         self.restore = self._histogram("restore_seconds", "Restoring state after an assignment")
 
         self._expired_seen: dict[str, int] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import redis
 
 from streamsvc.store.client import store_errors
@@ -12,7 +14,7 @@ from streamsvc.store.keys import (
     row_pattern,
 )
 
-__all__ = ["delete_heartbeats", "delete_project", "delete_view"]
+__all__ = ["delete_project", "delete_view", "delete_views"]
 
 _SCAN_KEYS = 1_000
 
@@ -20,16 +22,24 @@ _SCAN_KEYS = 1_000
 def delete_view(client: redis.Redis, project: str, view: str) -> int:
     """Delete every marker and row of a view, in small steps; return how many rows there were.
 
-    Markers go first: should this be interrupted, a worker that still feeds the view sees from the
-    missing markers that its rows cannot be trusted.
+    Markers go first: should this be interrupted, a worker that starts later sees from the missing
+    ones that the rows cannot be trusted. One that runs goes on and writes them again; it has to be
+    told, as `delete_views` does.
     """
     _delete(client, marker_pattern(project, view))
     return _delete(client, row_pattern(project, view))
 
 
-def delete_heartbeats(client: redis.Redis, project: str) -> None:
-    """Let every feature worker of a project believe that the store has lost all its rows."""
-    _delete(client, heartbeat_pattern(project))
+def delete_views(client: redis.Redis, project: str, views: Iterable[str]) -> dict[str, int]:
+    """Delete markers and rows of views, and let the feature workers write all their rows again.
+
+    Returns how many rows each view had. Workers are told last, also when this is interrupted: what
+    they wrote in between may be gone, too.
+    """
+    try:
+        return {view: delete_view(client, project, view) for view in views}
+    finally:
+        _delete(client, heartbeat_pattern(project))
 
 
 def delete_project(client: redis.Redis, project: str) -> int:

@@ -23,6 +23,7 @@ def instant(ms: int) -> str:
 def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
     with RunningFlights(triton, tmp_path) as repo:
         deployed = repo.prepare()
+        said = tmp_path / "replay.err"
         replay = subprocess.Popen(
             [
                 *(sys.executable, "-m", "streamsvc", "produce", "--lockstep", "--json"),
@@ -31,18 +32,21 @@ def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
             cwd=repo.path,
             env=repo.environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=said.open("w"),  # a pipe that nobody reads could fill up
             text=True,
         )
         try:
             total = repo.timeline().counts()[repo.requests]
-            kill_when(repo, replay, "features", total // 4)
-            kill_when(repo, replay, "scoring", total // 2)
-            out, said = replay.communicate(timeout=PATIENCE_S)
+            for kind, predictions in (("features", total // 4), ("scoring", total // 2)):
+                wait_for_predictions(repo, replay, predictions)
+                assert repo.stop_worker(kind, signal.SIGKILL) == -signal.SIGKILL
+                assert replay.poll() is None, "the replay was over before the worker was killed"
+                repo.start_worker(kind, kind)
+            out, _ = replay.communicate(timeout=PATIENCE_S)
         finally:
             replay.kill()
             replay.wait()
-        assert replay.returncode == 0, said
+        assert replay.returncode == 0, said.read_text()
         report = json.loads(out)
         assert report["requests"] == total
         repo.assert_features_are_exact()
@@ -59,14 +63,12 @@ def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
         assert not compared.differences, compared.differences[:3]
 
 
-def kill_when(repo: RunningFlights, replay: subprocess.Popen, kind: str, predictions: int) -> None:
-    """Kill a worker once so many predictions are there, and start another."""
+def wait_for_predictions(repo: RunningFlights, replay: subprocess.Popen, n: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while predictions_of(repo) < predictions:
-        assert replay.poll() is None, replay.communicate()
+    while predictions_of(repo) < n:
+        assert replay.poll() is None, "the replay has ended; replay.err says why"
         assert time.monotonic() < deadline
-    repo.stop_worker(kind, signal.SIGKILL)
-    repo.start_worker(kind, kind)
+        time.sleep(0.02)
 
 
 def predictions_of(repo: RunningFlights) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -27,13 +29,14 @@ DATABASE = 7  # of its own: what is flushed here belongs to no other test
 
 @pytest.fixture
 def settings(stack):
-    url = stack.settings.redis_url.get_secret_value().rsplit("/", 1)[0]
-    return stack.settings.model_copy(update={"redis_url": SecretStr(f"{url}/{DATABASE}")})
+    url = urlsplit(stack.settings.redis_url.get_secret_value())._replace(path=f"/{DATABASE}")
+    return stack.settings.model_copy(update={"redis_url": SecretStr(url.geturl())})
 
 
 @pytest.fixture
 def client(settings):
     found = connect(settings)
+    assert found.dbsize() == 0, f"database {DATABASE} is in use; this would empty it"
     yield found
     found.flushdb()
     found.close()
@@ -57,6 +60,11 @@ def assert_come_back(repo, instant):
     repo.wait_until_applied()
 
 
+def losses(repo):
+    """How often the workers have noticed a loss so far."""
+    return sum(repo.log_of(name).count("store_lost_rows") for name in repo.workers)
+
+
 @pytest.mark.timeout(400)
 def test_rows_come_back(stack, settings, client, tmp_path):
     url = settings.redis_url.get_secret_value()
@@ -70,8 +78,8 @@ def test_rows_come_back(stack, settings, client, tmp_path):
         repo.produce(records[: BATCH // 2], partitioner="murmur2_random")
         repo.wait_until_applied()
 
-        client.flushdb()  # with events on their way
         repo.produce(records[BATCH // 2 :], partitioner="murmur2_random")
+        client.flushdb()  # with events on their way
         repo.wait_until_applied()
         truth = read_truth(settings.kafka_bootstrap_servers, repo.topic, keyed=True)
         instant = max(e["at"] for e in truth.events) + 5 * MINUTE
@@ -80,10 +88,15 @@ def test_rows_come_back(stack, settings, client, tmp_path):
 
         client.flushdb()  # while nothing happens
         assert_come_back(repo, instant)
-        assert "store_lost_rows" in repo.log_of("one") + repo.log_of("two")
+        noticed = losses(repo)
+        assert noticed
 
-        repo.run(sys.executable, "-m", "streamsvc", "store", "rebuild", "--yes")
+        rebuild = (sys.executable, "-m", "streamsvc", "store", "rebuild", "--yes", "--json")
+        deleted = json.loads(repo.run(*rebuild))["rows_deleted"]
+        assert deleted.keys() == KEYED_VIEWS.keys()
+        assert all(deleted.values()), deleted
         assert_come_back(repo, instant)
+        assert losses(repo) > noticed
 
         for name in list(repo.workers):
             assert repo.stop_worker(name) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,8 +18,7 @@ from streamsvc.transport.kafka_config import librdkafka_config
 
 YEAR_1600_MS = -11_676_096_000_000
 YEAR_9999_MS = 253_370_764_800_000
-EVERY = 40
-"""Records of the replay between two malformed ones."""
+PATIENCE_S = 60
 
 
 def without(event: dict, name: str) -> dict:
@@ -46,7 +46,7 @@ MALFORMED: dict[str, tuple[str, Callable[[dict, str], Any]]] = {
 
 
 class BrokenProducer:
-    """Publishes every kind of malformed record to every topic, while a replay goes on."""
+    """Publishes every kind of malformed record to every topic, in the first half of a replay."""
 
     def __init__(self, repo: RunningFlights, timeline: Any) -> None:
         self.sent: dict[str, tuple[str, bytes | None]] = {}
@@ -54,8 +54,9 @@ class BrokenProducer:
         self._producer = Producer(
             {**librdkafka_config(repo.settings), "message.max.bytes": 4_000_000}
         )
-        self._ahead = list(self._made(timeline))
-        self._due = EVERY
+        self.ahead = list(self._made(timeline))
+        self._due = self._every = len(timeline) // (2 * len(self.ahead))
+        """Records of the replay before the first malformed one, and between two of them."""
 
     def _made(self, timeline: Any) -> Iterator[tuple[str, str, bytes | None, int]]:
         for number, (kind, (reason, make)) in enumerate(MALFORMED.items()):
@@ -70,14 +71,9 @@ class BrokenProducer:
                 yield kind, topic, value, number % 2
 
     def as_the_replay_goes_on(self, done: int) -> None:
-        while self._ahead and done >= self._due:
-            self._publish(*self._ahead.pop(0))
-            self._due += EVERY // 4
-        self._producer.flush(30)
-
-    def publish_the_rest(self) -> None:
-        for each in self._ahead:
-            self._publish(*each)
+        while self.ahead and done >= self._due:
+            self._publish(*self.ahead.pop(0))
+            self._due += self._every
         assert self._producer.flush(30) == 0
 
     def _publish(self, kind: str, topic: str, value: bytes | None, partition: int) -> None:
@@ -103,7 +99,7 @@ def test_malformed_records_change_nothing_but_the_dead_letters(triton, tmp_path)
             event_topics=repo.topics,
             on_progress=broken.as_the_replay_goes_on,
         )
-        broken.publish_the_rest()
+        assert not broken.ahead
         repo.assert_features_are_exact()
 
         answers, asked = repo.answers(), repo.asked()
@@ -116,6 +112,7 @@ def test_malformed_records_change_nothing_but_the_dead_letters(triton, tmp_path)
         compared = repo.against_history(deployed)
         assert not compared.differences, compared.differences[:3]
 
+        wait_for_dead_letters(repo, len(broken.sent))
         letters = {}
         for topic in (*repo.topics, repo.requests):
             for message in read_all(repo, f"{topic}.dead"):
@@ -129,3 +126,13 @@ def test_malformed_records_change_nothing_but_the_dead_letters(triton, tmp_path)
         assert letters == told
         assert len(Counter(kind for kind, _ in broken.sent.values())) == len(MALFORMED)
         repo.assert_workers_alive()
+
+
+def wait_for_dead_letters(repo: RunningFlights, n: int) -> None:
+    """They are sent beside what the workers do with the rest of a chunk."""
+    topics = [f"{topic}.dead" for topic in (*repo.topics, repo.requests)]
+    deadline = time.monotonic() + PATIENCE_S
+    while (there := sum(sum(repo.admin.end_offsets(t).values()) for t in topics)) < n:
+        repo.assert_workers_alive()
+        assert time.monotonic() < deadline, f"{there} of {n} dead letters"
+        time.sleep(0.1)

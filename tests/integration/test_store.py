@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.errors import ConfigurationError, IntegrityError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.store.client import call, call_all, connect
+from streamsvc.store.heartbeat import Heartbeat
 from streamsvc.store.keys import marker_key, row_keys
 from streamsvc.store.markers import Marker, read_markers, write_marker
 from streamsvc.store.read_positions import ReadPosition, SharedPositions
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
+from streamsvc.store.sweep import delete_views
 from streamsvc.store.writer import FencedWriter
 
 LAYOUT = RowLayout({"amount": "Float64", "last": "Int64"})
@@ -308,6 +311,32 @@ def test_each_refusal_of_a_server_names_its_fix(reply: bytes, fix: str) -> None:
             FencedWriter(client, "p").write("v", keys_of(1), packed([1]))
         server.shutdown(socket.SHUT_RDWR)
     thread.join(10)
+
+
+def test_workers_are_told_of_deleted_views_also_when_that_is_interrupted(
+    client: redis.Redis, project: str
+) -> None:
+    heart = Heartbeat(project, "worker")
+
+    def intact() -> bool:
+        return heart.intact(call_all(client, heart.commands))
+
+    assert intact()
+    keys, writer, reader = keys_of(1, 2), FencedWriter(client, project), RowReader(client, project)
+
+    def views() -> Iterator[str]:
+        yield "v"
+        raise KeyboardInterrupt
+
+    for names, error in ((iter(["v"]), nullcontext()), (views(), pytest.raises(KeyboardInterrupt))):
+        writer.write("v", keys, packed([1, 2]))
+        write_marker(client, project, "v", 0, Marker(1, {"t": {0: 7}}, 11, 13))
+        with error:
+            assert delete_views(client, project, names) == {"v": 2}
+        assert read_markers(client, project, "v", [0]) == [None]
+        assert not reader.read("v", LAYOUT, keys).present.any()
+        assert not intact()
+        assert intact()
 
 
 def test_positions_are_shared_and_those_of_others_read(client: redis.Redis, project: str) -> None:

@@ -44,5 +44,6 @@ def test_a_signal_while_kafka_is_silent_ends_it_with_0(stack, tmp_path):
         ) as repo:
             repo.apply()
             repo.start_worker("w")
-            silent.accept()  # it has asked, and will get no answer
-            assert repo.stop_worker("w") == 0, repo.log_of("w")
+            connection, _ = silent.accept()  # it has asked, and will get no answer
+            with connection:
+                assert repo.stop_worker("w") == 0, repo.log_of("w")

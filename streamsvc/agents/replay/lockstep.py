@@ -38,6 +38,7 @@ __all__ = ["LockstepReport", "event_topics", "lockstep"]
 
 _POLL_MS = 1_000
 _TRAILING_RECORDS = 1_000
+_IS_KAFKA_UP = "is Kafka up (`streamsvc ps`)?"
 
 Headers = Sequence[tuple[str, bytes]]
 Partition = tuple[str, int]
@@ -171,7 +172,9 @@ class _Rounds:
         try:
             await self._consumer.start()
         except KafkaError as error:
-            raise UnavailableError(f"Predictions cannot be read: {error!r}") from error
+            raise UnavailableError(
+                f"{self._predictions} cannot be read: {error!r}; {_IS_KAFKA_UP}"
+            ) from error
         self._consumer.assign([TopicPartition(self._predictions, p) for p in ends])
         for partition, end in ends.items():
             self._consumer.seek(TopicPartition(self._predictions, partition), end)
@@ -213,7 +216,9 @@ class _Rounds:
             try:
                 fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
             except KafkaError as error:
-                raise UnavailableError(f"Predictions cannot be read: {error!r}") from error
+                raise UnavailableError(
+                    f"{self._predictions} cannot be read: {error!r}; {_IS_KAFKA_UP}"
+                ) from error
             for message in (m for messages in fetched.values() for m in messages):
                 source = orjson.loads(message.value)["source"]
                 if source["topic"] == self._requests:
@@ -254,6 +259,8 @@ class _Rounds:
         try:
             offsets = [offset for offset in await asyncio.gather(*sent) if offset is not None]
         except IntegrityError as error:
-            raise UnavailableError(f"Kafka did not take records: {error}") from error
+            raise UnavailableError(
+                f"Kafka did not take records: {error}; {_IS_KAFKA_UP}"
+            ) from error
         self._last.update(zip(places, offsets, strict=True))
         return offsets

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streamsvc.columns import I64, U8, Bools
 from streamsvc.events.avro import program as steps_of
 from streamsvc.events.avro.program import Program
 from streamsvc.events.fields import Builder
+from streamsvc.events.jit import kernel
 from streamsvc.events.varints import fixed32, utf8_end, varint, zigzag
 from streamsvc.features.kernels.pointers import as_bytes, as_floats, pointer, word_at
 
@@ -78,7 +78,7 @@ def interpret(
     return fault, place
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
     data: U8,
     start: I64,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streamsvc.columns import I64, U8, Bools
 from streamsvc.events.fields import Builder
+from streamsvc.events.jit import kernel
 from streamsvc.events.protobuf import columns as todo
 from streamsvc.events.protobuf.columns import Tables
 from streamsvc.events.varints import fixed32, utf8_end, varint, zigzag
@@ -93,7 +93,7 @@ def interpret(
     return fault, place
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
     data: U8,
     start: I64,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from streamsvc.columns import I64, U8, Bools, BytesColumn
 from streamsvc.definitions.plan import EventSchema, ProtobufEncoding
@@ -18,6 +17,7 @@ from streamsvc.events.framing import (
     WriterSchemas,
     schema_ids,
 )
+from streamsvc.events.jit import kernel
 from streamsvc.events.protobuf import interpreter
 from streamsvc.events.protobuf.columns import find_message, message_columns
 from streamsvc.events.protobuf.interpreter import interpret
@@ -130,7 +130,7 @@ class ProtobufReader:
         )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _skip_place(data: U8, start: I64, end: I64, rows: Bools, wanted: I64) -> None:
     """Move `start` of `rows` behind the place of their message type; negative: why it cannot be.
 

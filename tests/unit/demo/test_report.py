@@ -22,7 +22,7 @@ GOOD = DemoReport(
     dead_letters=0,
     fallbacks=0,
     triton_inferences=1_000,
-    vectors_identical_share=0.9995,
+    vectors_identical_share=1.0,
     vectors_from_future=0,
     events_per_second=100.0,
     latency_ms=Percentiles(20.0, 40.0),
@@ -69,7 +69,7 @@ def test_a_good_run_breaks_no_promise() -> None:
     [
         ({"missing": 3}, "3 of 1000 requests have no prediction"),
         ({"vectors_from_future": 1}, "later than their request"),
-        ({"vectors_identical_share": 0.9989}, "99.8900%"),
+        ({"vectors_identical_share": 0.9999}, "99.9900%"),
         ({"vectors_identical_share": float("nan")}, "equal history"),
     ],
 )
