@@ -34,7 +34,7 @@ from streamsvc.definitions.plan import (
 )
 from streamsvc.errors import DefinitionError
 from streamsvc.events.avro.columns import avro_columns
-from streamsvc.events.avro.program import compile_program
+from streamsvc.events.avro.resolution import compile_program
 from streamsvc.events.avro.schema import parse_avro
 from streamsvc.events.ddl import parse_ddl, timestamp_fields
 from streamsvc.events.fields import Builder
