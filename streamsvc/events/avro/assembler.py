@@ -127,7 +127,7 @@ class Assembler:
         if known is None:
             # Within itself it counts as bytes: a record that cannot end is refused where it is met.
             self._takes_bytes[type_] = True
-            known = any([self._has_bytes(each.type) for each in type_.fields])
+            known = any(self._has_bytes(each.type) for each in type_.fields)
             self._takes_bytes[type_] = known
         return known
 
