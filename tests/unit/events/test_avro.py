@@ -428,6 +428,21 @@ def test_defaults_within_a_record_that_is_null_are_null_too():
     assert found.columns["i.b"].to_pylist() == [None, "d"]
 
 
+def test_comments_are_no_part_of_the_schema_but_a_field_called_doc_is():
+    inner = {"type": "record", "name": "I", "fields": [{"name": "doc", "type": "string"}]}
+    field = {"name": "i", "type": inner, "default": {"doc": "d"}}
+
+    def encoding(**words: str) -> Any:
+        schema = stamped({"type": "record", "name": "R", "fields": [{**field, **words}], **words})
+        return parse_avro_schema(json.dumps(schema), "at", "ms", framed=True).encoding
+
+    assert encoding() == encoding(doc="What it is.")
+    declared = stamped({"type": "record", "name": "R", "fields": [field]})
+    writer = stamped({"type": "record", "name": "R", "fields": []})
+    found = decode(decoder(declared, registry=Registry(writer)), [framed(1, b"\x02")])
+    assert found.columns["i.doc"].to_pylist() == ["d"]
+
+
 def test_a_symbol_that_the_declared_enum_does_not_have():
     def schema(*symbols: str, **more: Any) -> Any:
         enum = {"type": "enum", "name": "E", "symbols": list(symbols), **more}
