@@ -1,8 +1,9 @@
 """Dead letters: records that cannot be used, as they were, with the reason in headers.
 
 A dead letter keeps key, value and headers of its record. `streamsvc-reason` is a word for machines,
-`streamsvc-error` a sentence, `streamsvc-source` is topic/partition/offset and
-`streamsvc-source-timestamp` the record's Kafka timestamp in milliseconds.
+`streamsvc-error` a sentence (its first thousand characters), `streamsvc-source` is
+topic/partition/offset and `streamsvc-source-timestamp` the record's Kafka timestamp in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from streamsvc.events.wire import (
 
 __all__ = ["DeadLetter", "dead_letters", "dead_topic"]
 
+_MOST_CHARACTERS: Final = 1_000
 _OURS: Final = frozenset({REASON_HEADER, ERROR_HEADER, SOURCE_HEADER, SOURCE_TIMESTAMP_HEADER})
 
 
@@ -52,9 +54,14 @@ def dead_letters(records: Records, rejects: Sequence[Reject]) -> list[DeadLetter
         position = f"{records.topic}/{records.partition}/{records.offsets[row]}"
         headers += [
             (REASON_HEADER, reject.reason.encode()),
-            (ERROR_HEADER, reject.error.encode(errors="replace")),
+            (ERROR_HEADER, _short(reject.error).encode(errors="replace")),
             (SOURCE_HEADER, position.encode()),
             (SOURCE_TIMESTAMP_HEADER, b"%d" % records.timestamps[row]),
         ]
         letters.append(DeadLetter(records.key(row), records.value(row), headers))
     return letters
+
+
+def _short(error: str) -> str:
+    """What a udf raises can hold all that it was handed; a header cannot."""
+    return error if len(error) <= _MOST_CHARACTERS else error[:_MOST_CHARACTERS] + "…"

@@ -34,7 +34,7 @@ from streamsvc.definitions.plan import (
 )
 from streamsvc.errors import DefinitionError
 from streamsvc.events.avro.columns import avro_columns
-from streamsvc.events.avro.program import compile_program
+from streamsvc.events.avro.resolution import compile_program
 from streamsvc.events.avro.schema import parse_avro
 from streamsvc.events.ddl import parse_ddl, timestamp_fields
 from streamsvc.events.fields import Builder
@@ -92,7 +92,7 @@ def parse_avro_schema(
     except ValueError as error:
         raise DefinitionError([str(error)]) from error
     # Without words and layout, so that neither rebuilds a view.
-    bare = json.loads(schema_json, object_pairs_hook=_without_doc)
+    bare = _without_doc(json.loads(schema_json))
     encoding = AvroEncoding(json.dumps(bare, sort_keys=True, separators=(",", ":")), framed)
     unit = found.units.get(timestamp_field)
     return _typed_schema(found.fields, found.left_out, timestamp_field, time_unit, unit, encoding)
@@ -112,8 +112,14 @@ def parse_protobuf_schema(
     return _typed_schema(found.fields, found.left_out, timestamp_field, time_unit, unit, encoding)
 
 
-def _without_doc(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    return {name: value for name, value in pairs if name != "doc" or not isinstance(value, str)}
+def _without_doc(node: Any) -> Any:
+    """A schema without comments; in a default, `doc` is the name of a field."""
+    if isinstance(node, list):
+        return [_without_doc(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {name: value for name, value in node.items() if name != "doc"}
+    return {n: value if n == "default" else _without_doc(value) for n, value in kept.items()}
 
 
 def _typed_schema(

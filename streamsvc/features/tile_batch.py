@@ -93,6 +93,8 @@ class TileBatch:
         lengths, as_of, tiles, start, payload, rest = np.split(
             numbers, np.cumsum([k, k, k, n, sized])
         )
+        if (lengths < 0).any() or lengths.sum() != key_bytes:
+            raise IntegrityError("a tile batch is cut short: its keys are not as long as it says")
         tail = np.frombuffer(raw, np.uint8, n + key_bytes, len(raw) - n - key_bytes)
         keys = packed_keys(tail[n:], np.cumsum(lengths))
         return cls(keys, as_of, tiles, tail[:n], start, rest, payload if sized else None, aged_ms)
@@ -190,6 +192,7 @@ def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
     words_end = np.cumsum(width)
     total = int(words_end[-1]) if len(words_end) else 0
     fits = total == len(batch.words) and int(batch.tiles.sum()) == len(batch)
+    fits = fits and bool((batch.tiles >= 0).all())
     if fits and len(payload):
         sized = (longs(batch.group), longs(batch.words), longs(words_end), longs(payload))
         fits = bool((payload >= 0).all()) and check_payloads(state, program, *sized)

@@ -92,22 +92,23 @@ class HttpSchemaRegistry:
                 self._unknown.clear()
             self._unknown[schema_id] = self._clock() + _ASK_AGAIN_S
             return None
-        texts: dict[tuple[str, int], str] = {}
-        self._follow(told, texts)
-        made = WriterSchema(told.get("schemaType", "AVRO"), told["schema"], tuple(texts.values()))
+        texts: list[str] = []
+        self._follow(told, texts, set())
+        made = WriterSchema(told.get("schemaType") or "AVRO", told["schema"], tuple(texts))
         self._known[schema_id] = made
         return made
 
-    def _follow(self, told: dict[str, Any], texts: dict[tuple[str, int], str]) -> None:
+    def _follow(self, told: dict[str, Any], texts: list[str], asked: set[tuple[str, int]]) -> None:
         """Texts of what a schema refers to, each after what it refers to itself."""
         for each in told.get("references") or ():
-            subject, version = each["subject"], int(each["version"])
-            if (subject, version) in texts or len(texts) > _MAX_REFERENCES:
+            at = (each["subject"], each["version"])
+            if at in asked or len(asked) >= _MAX_REFERENCES:
                 continue
-            found = self._get(f"/subjects/{quote(subject, safe='')}/versions/{version}")
+            asked.add(at)
+            found = self._get(f"/subjects/{quote(at[0], safe='')}/versions/{at[1]}")
             if found is not None:
-                self._follow(found, texts)
-                texts[(subject, version)] = found["schema"]
+                self._follow(found, texts, asked)
+                texts.append(found["schema"])
 
     def _get(self, path: str) -> dict[str, Any] | None:
         retrying = Retrying(
@@ -135,14 +136,14 @@ class HttpSchemaRegistry:
                     "schema_registry_username and schema_registry_password."
                 ) from error
             raise UnavailableError(self._away(f"answers HTTP {error.code}")) from error
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError, RecursionError) as error:
             if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
                 raise ConfigurationError(
                     f"The certificate of the schema registry at {self._shown} is not trusted "
                     f"({error}); look at schema_registry_ssl_ca."
                 ) from error
             raise UnavailableError(self._away(f"does not answer ({error})")) from error
-        if not isinstance(found, dict) or not isinstance(found.get("schema"), str):
+        if not _is_schema(found):
             raise UnavailableError(self._away("answers something that is no schema"))
         return found
 
@@ -163,8 +164,20 @@ class HttpSchemaRegistry:
 def _error_code(error: HTTPError) -> object:
     try:
         return json.loads(error.read())["error_code"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_schema(told: Any) -> bool:
+    if not isinstance(told, dict) or not isinstance(told.get("schema"), str):
+        return False
+    references = told.get("references") or []
+    return isinstance(references, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("subject"), str)
+        and isinstance(each.get("version"), int)
+        for each in references
+    )
 
 
 def _opener(settings: Settings) -> OpenerDirector:

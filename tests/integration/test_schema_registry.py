@@ -141,6 +141,90 @@ def test_an_answer_that_is_no_http():
         thread.join()
 
 
+BAD_REFERENCES = [7, [7], [{}], [{"subject": "s"}], [{"subject": "s", "version": "x"}], {"a": 1}]
+
+
+@pytest.mark.parametrize("references", BAD_REFERENCES)
+def test_references_that_are_none(references):
+    """What a proxy or a broken registry may say is no reason to end otherwise than with words."""
+    answers = {"/schemas/ids/1": {"schema": "{}", "references": references}}
+    told = pytest.raises(UnavailableError, match="answers something that is no schema")
+    with canned(answers) as url, told:
+        client(url).schema(1)
+
+
+def test_references_in_a_circle():
+    """No registry takes them, but one may have been filled by hand."""
+
+    def using(*subjects: str) -> dict[str, object]:
+        references = [{"name": s, "subject": s, "version": 1} for s in subjects]
+        return {"schema": f"of {subjects}", "references": references}
+
+    answers = {
+        "/schemas/ids/1": using("a", "b"),
+        "/subjects/a/versions/1": using("b"),
+        "/subjects/b/versions/1": using("a"),
+    }
+    with canned(answers) as url:
+        found = client(url).schema(1)
+    assert found.references == ("of ('a',)", "of ('b',)")
+
+
+def test_a_kind_that_is_null_is_avro():
+    with canned({"/schemas/ids/1": {"schema": "{}", "schemaType": None}}) as url:
+        assert client(url).schema(1) == WriterSchema("AVRO", "{}")
+
+
+def test_an_error_that_breaks_off_is_an_absent_registry():
+    """The connection ends within the answer, as when a registry is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 90\r\n\r\n{")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(UnavailableError, match="answers HTTP 404"):
+            client(f"http://127.0.0.1:{server.getsockname()[1]}").schema(1)
+        thread.join()
+
+
+def test_an_answer_of_brackets():
+    told = pytest.raises(UnavailableError, match="does not answer")
+    with canned({"/schemas/ids/1": b"[" * 100_000}) as url, told:
+        client(url).schema(1)
+
+
+@contextmanager
+def canned(answers: dict[str, object]):
+    """A server that knows these paths."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers[self.path]
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def test_it_is_waited_for(registry):
     """The first answers are errors; then the registry's own come."""
     one = registry.register(subject(), json.dumps(AVRO_V1))

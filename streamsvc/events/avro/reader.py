@@ -10,7 +10,8 @@ from streamsvc.columns import I64, U8, Bools, BytesColumn
 from streamsvc.definitions.plan import AvroEncoding, EventSchema
 from streamsvc.events.avro import interpreter
 from streamsvc.events.avro.interpreter import interpret
-from streamsvc.events.avro.program import Program, compile_program
+from streamsvc.events.avro.program import Program
+from streamsvc.events.avro.resolution import compile_program
 from streamsvc.events.avro.schema import parse_avro
 from streamsvc.events.fields import Builder
 from streamsvc.events.framing import (

@@ -155,8 +155,10 @@ def _field(node: Any, namespace: str, names: dict[str, AvroType], where: str) ->
     if "type" not in node:
         raise _wrong(inside, "has no type")
     type_ = _parse(node["type"], namespace, names, inside)
-    aliases = tuple(a for a in node.get("aliases", ()) if isinstance(a, str))
-    return AvroField(node["name"], type_, aliases, node.get("default", MISSING))
+    aliases = node.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(a, str) for a in aliases):
+        raise _wrong(inside, "has aliases that are no list of names")
+    return AvroField(node["name"], type_, tuple(aliases), node.get("default", MISSING))
 
 
 def _wrong(where: str, what: str) -> ValueError:

@@ -21,33 +21,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from streamsvc.columns import I64
 from streamsvc.definitions.plan import EventField, FieldType
+from streamsvc.events.protobuf.tables import (
+    BOOL,
+    CLOSED_ENUM,
+    DOUBLE,
+    FIXED32,
+    FIXED64,
+    FLOAT,
+    INT32,
+    INT64,
+    MESSAGE,
+    NANOS,
+    SECONDS,
+    SFIXED32,
+    SFIXED64,
+    SINT32,
+    SINT64,
+    SKIP,
+    STRING,
+    UINT32,
+    UINT64,
+    Required,
+    Tables,
+)
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-__all__ = ["MessageColumns", "Tables", "describe", "find_message", "message_columns"]
-
-SKIP: Final = 0
-INT64: Final = 1
-UINT64: Final = 2
-INT32: Final = 3
-UINT32: Final = 4
-SINT32: Final = 5
-SINT64: Final = 6
-BOOL: Final = 7
-CLOSED_ENUM: Final = 8
-FIXED64: Final = 9
-SFIXED64: Final = 10
-DOUBLE: Final = 11
-FIXED32: Final = 12
-SFIXED32: Final = 13
-FLOAT: Final = 14
-STRING: Final = 15
-MESSAGE: Final = 16
-SECONDS: Final = 17
-NANOS: Final = 18
+__all__ = ["MessageColumns", "describe", "find_message", "message_columns"]
 
 # FieldDescriptor.type -> what the interpreter does, and the column's type. Absent: no column.
 _LEAVES: Final[dict[int, tuple[int, FieldType]]] = {
@@ -70,30 +72,9 @@ _LEAVES: Final[dict[int, tuple[int, FieldType]]] = {
 _ENUM: Final = 14
 _MESSAGE: Final = 11
 _NAMES: Final = {10: "a group", 11: "a message within itself", 12: "bytes"}
+_FORMS: Final = {10: 3, 11: 2, 12: 2}
+"""In which form what is no column comes."""
 _TIMESTAMP: Final = "google.protobuf.Timestamp"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tables:
-    """Nodes are messages, 0 the record itself, numbered as they come, those within behind them.
-
-    Entries are the fields of node k: `first[k] … first[k + 1] - 1`, by ascending number.
-    """
-
-    first: I64
-    entries: I64
-    """Shape (m, 5): number, what to do, field (of a message: its node), oneof or -1, first allowed
-    number of a closed enum."""
-    nodes: I64
-    """Shape (nodes, 4): what lies within: end of its nodes, its first field, end of its fields, its
-    parent."""
-    allowed: I64
-    """For each closed enum, how many numbers it has, and the numbers."""
-    oneofs: int
-    implicit: I64
-    """Shape (k, 2): fields that are never null where their message, the second, is there."""
-    required: I64
-    """Shape (k, 2): fields without which their message is none (proto2)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +101,7 @@ def message_columns(descriptor: Descriptor) -> MessageColumns:
         np.array(walk.allowed, np.int64),
         walk.oneofs,
         np.array(walk.implicit, np.int64).reshape(-1, 2),
-        np.array(walk.required, np.int64).reshape(-1, 2),
+        tuple(walk.required),
     )
     return walk.found
 
@@ -133,7 +114,7 @@ class _Walk:
         self.allowed: list[int] = []
         self.oneofs = 0
         self.implicit: list[tuple[int, int]] = []
-        self.required: list[tuple[int, int]] = []
+        self.required: list[Required] = []
 
     def message(
         self,
@@ -188,6 +169,8 @@ class _Walk:
         elif within is not None and within.full_name not in around:
             optional = not each.is_required
             child = self.message(within, path, nullable or optional, around, node)
+            if each.is_required:
+                self.required.append(Required(name, node, -1, child))
             entries.append((each.number, MESSAGE, child, oneof, 0))
             return
         elif each.type in _LEAVES:
@@ -200,7 +183,7 @@ class _Walk:
             if not each.has_presence:
                 self.implicit.append((len(fields), node))
             if each.is_required:
-                self.required.append((len(fields), node))
+                self.required.append(Required(name, node, len(fields), -1))
             entries.append((each.number, code, len(fields), oneof, first))
             absent = each.has_presence and not each.is_required
             fields.append(EventField(name, path, kind, nullable or absent))
@@ -209,7 +192,7 @@ class _Walk:
             self.found.left_out[name] = _NAMES.get(each.type, "of an unknown type")
         if oneof >= 0:
             # No column, but where it is set the others of its oneof are not.
-            entries.append((each.number, SKIP, 0, oneof, 0))
+            entries.append((each.number, SKIP, 0, oneof, _FORMS.get(each.type, -1)))
 
 
 def describe(message: Any) -> bytes:

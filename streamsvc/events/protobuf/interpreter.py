@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from streamsvc.columns import I64, U8, Bools
 from streamsvc.events.fields import Builder
 from streamsvc.events.jit import kernel
-from streamsvc.events.protobuf import columns as todo
-from streamsvc.events.protobuf.columns import Tables
+from streamsvc.events.protobuf import tables as todo
+from streamsvc.events.protobuf.tables import Tables
 from streamsvc.events.varints import fixed32, utf8_end, varint, zigzag
 from streamsvc.features.kernels.pointers import as_bytes, as_floats, pointer, word_at
 
@@ -61,8 +61,8 @@ def interpret(
     """Fill the columns for `rows`, whose messages lie at `data[start:end]`.
 
     Returns, for every row, what is wrong with its message, and the number of the field at which
-    that was seen (of MISSING: the field's index); shape (n,). A bad message's columns hold whatever
-    was read of it.
+    that was seen (of MISSING: its place in `tables.required`); shape (n,). A bad message's columns
+    hold whatever was read of it.
     """
     fault = np.zeros(len(rows), np.int64)
     place = np.zeros(len(rows), np.int64)
@@ -86,10 +86,11 @@ def interpret(
     )
     for field, node in tables.implicit.tolist():
         builder.valid[field] |= present[node]
-    for field, node in tables.required.tolist():
-        missing = present[node] & ~builder.valid[field] & (fault == GOOD)
+    for k, each in enumerate(tables.required):
+        there = present[each.node] if each.node >= 0 else builder.valid[each.field]
+        missing = present[each.within] & ~there & (fault == GOOD)
         fault[missing] = MISSING
-        place[missing] = field
+        place[missing] = k
     return fault, place
 
 
@@ -151,6 +152,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
             p = q
             number = np.int64(tag >> np.uint64(3))
             wire = np.int64(tag & np.uint64(7))
+            within_group = n_groups > 0
             # What stands in the field, whoever wants it: a word, or bytes from p to q.
             word = np.uint64(0)
             if wire == _VARINT:
@@ -186,7 +188,6 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                     break
                 groups[n_groups] = number
                 n_groups += 1
-                continue
             elif wire == _GROUP_END:
                 if n_groups == 0 or groups[n_groups - 1] != number:
                     wrong = BAD_TAG
@@ -198,7 +199,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
                 break
             # Fields mostly come in ascending order, so the next one is tried first.
             entry = -1
-            if n_groups == 0:
+            if not within_group:
                 if hint < first[node + 1] and entry_at[5 * hint] == number:
                     entry = hint
                 else:
@@ -212,7 +213,7 @@ def _interpret(  # noqa: PLR0912, PLR0915 - one automaton
             hint = entry + 1
             code, field = entry_at[5 * entry + 1], entry_at[5 * entry + 2]
             oneof = entry_at[5 * entry + 3]
-            if code != _SKIP and wire != _WIRE[code]:
+            if wire != (entry_at[5 * entry + 4] if code == _SKIP else _WIRE[code]):
                 p = q
                 continue
             if code == _CLOSED_ENUM:

@@ -49,17 +49,17 @@ class ProtobufReader:
         self._framed = encoding.framed
         first: I64 = np.zeros(1, np.int64)
         self._places = WriterSchemas(registry, "PROTOBUF", self._place, first)
-        tables = message_columns(descriptor).tables
+        found = message_columns(descriptor)
+        tables = found.tables
         assert tables is not None
         self._tables = tables
-        names = [f.name for f in schema.fields]
         time = schema.timestamp_field
-        index = names.index(time)
-        self._names = names
+        index = [f.name for f in schema.fields].index(time)
         self._time = time
-        # Zero is what an event time without presence has where nobody set it.
-        in_record = any(f == index and node == 0 for f, node in tables.implicit.tolist())
-        self._zero_is_missing = index if in_record and schema.fields[index].type != "string" else -1
+        # Zero is what an event time without presence has where nobody set it. The field of a
+        # Timestamp is there if the Timestamp is.
+        implicit = index in tables.implicit[:, 0].tolist() and time not in found.times
+        self._zero_is_missing = index if implicit and schema.fields[index].type != "string" else -1
 
     def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
         """Fill the columns for `rows`; returns the data that they point into, and the rejects."""
@@ -116,7 +116,7 @@ class ProtobufReader:
 
     def _reject(self, row: int, fault: int, place: int) -> Reject:
         if fault == interpreter.MISSING:
-            name = self._names[place]
+            name = self._tables.required[place].name
             reason: Reason = "bad_event_time" if name == self._time else "wrong_type"
             return Reject(row, reason, f"Field {name!r} is required, and missing.")
         if fault == interpreter.TOO_LARGE:

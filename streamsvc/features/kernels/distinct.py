@@ -28,8 +28,10 @@ from streamsvc.features.kernels.payload import class_at, place_of, renew
 
 __all__ = [
     "DENSE_CLASS",
+    "MOST_ZEROS",
     "SCRATCH",
     "SPARSE",
+    "ZEROS",
     "add_entry",
     "distinct",
     "empty_union",
@@ -40,8 +42,9 @@ __all__ = [
 REGISTERS = 4096
 _P = 12
 _SPARSE_P = 26
-_ZEROS = 63
+ZEROS = 63
 """Bits of an entry that hold 1 + the zeros behind the first 26 bits."""
+MOST_ZEROS = 64 - _SPARSE_P
 DENSE_CLASS = 7
 """4096 bytes: the class above the largest sparse one."""
 SPARSE = 511
@@ -60,7 +63,7 @@ def entry_of(hashed: int) -> int:
     """The sparse entry of a 64-bit hash."""
     h = np.uint64(hashed)
     rest = h << np.uint64(_SPARSE_P)
-    zeros = min(leading_zeros(rest), 64 - _SPARSE_P)
+    zeros = min(leading_zeros(rest), MOST_ZEROS)
     return np.int64(h >> np.uint64(64 - _SPARSE_P)) << 6 | (zeros + 1)
 
 
@@ -82,7 +85,7 @@ def _rank(entry: int) -> int:
     between = entry >> 6 & ((1 << (_SPARSE_P - _P)) - 1)
     if between != 0:
         return leading_zeros(between) - (64 - (_SPARSE_P - _P)) + 1
-    return _SPARSE_P - _P + (entry & _ZEROS)
+    return _SPARSE_P - _P + (entry & ZEROS)
 
 
 @kernel

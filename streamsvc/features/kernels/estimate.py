@@ -9,21 +9,21 @@ import numpy as np
 from streamsvc.columns import U8
 from streamsvc.features.kernels.jit import kernel
 
-__all__ = ["estimate"]
+__all__ = ["LONGEST", "estimate"]
 
-_LONGEST = 53
+LONGEST = 53
 """The greatest register: 1 + the bits of a hash behind the 12 that name the register."""
 
 
 @kernel
 def estimate(registers: U8, size: int) -> int:
     """How many values these registers have seen."""
-    histogram = np.zeros(_LONGEST + 1, np.int64)
+    histogram = np.zeros(LONGEST + 1, np.int64)
     for k in range(size):
         histogram[registers[k]] += 1
     m = float(size)
-    z = m * _tau(1.0 - histogram[_LONGEST] / m)
-    for k in range(_LONGEST - 1, 0, -1):
+    z = m * _tau(1.0 - histogram[LONGEST] / m)
+    for k in range(LONGEST - 1, 0, -1):
         z = 0.5 * (z + histogram[k])
     z += m * _sigma(histogram[0] / m)
     return np.int64(np.rint(m * m / (2.0 * np.log(2.0) * z)))  # type: ignore[return-value]

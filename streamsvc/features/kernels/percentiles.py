@@ -26,8 +26,10 @@ from streamsvc.features.kernels.layout import UNIT
 from streamsvc.features.kernels.payload import class_at, place_of, renew
 
 __all__ = [
+    "COUNTS",
     "MOST_BUCKETS",
     "SCRATCH",
+    "SHIFT",
     "add_number",
     "bucket_of",
     "clear",
@@ -40,8 +42,8 @@ __all__ = [
 MOST_BUCKETS = 2047
 """With the header 16 KiB. 64 buckets a power of two: a ratio of 2^32 between greatest and least."""
 _LEAST_CLASS = 0
-_SHIFT = 46
-_COUNTS = (1 << _SHIFT) - 1
+SHIFT = 46
+COUNTS = (1 << SHIFT) - 1
 _ZERO = 1 << 17
 """Buckets are -2^17 < b < 2^17; in the scratch they start at 0."""
 _SEEN = 2 * _ZERO // 64 // 64
@@ -54,7 +56,7 @@ _MANTISSA = 63
 @inlined
 def bucket_of(bits: int) -> int:
     """The bucket of a number that is no NaN, from its bits."""
-    magnitude = (bits & 0x7FFFFFFFFFFFFFFF) >> _SHIFT
+    magnitude = (bits & 0x7FFFFFFFFFFFFFFF) >> SHIFT
     return -magnitude if bits < 0 else magnitude
 
 
@@ -70,11 +72,11 @@ def add_number(cx: Context, at: int, bucket: int) -> bool:
     low, high = 1, n + 1
     while low < high:
         middle = (low + high) >> 1
-        if cx.pool[place + middle] >> _SHIFT < bucket:
+        if cx.pool[place + middle] >> SHIFT < bucket:
             low = middle + 1
         else:
             high = middle
-    if low <= n and cx.pool[place + low] >> _SHIFT == bucket:
+    if low <= n and cx.pool[place + low] >> SHIFT == bucket:
         cx.pool[place + low] += 1
         return True
     if n == MOST_BUCKETS:
@@ -89,7 +91,7 @@ def add_number(cx: Context, at: int, bucket: int) -> bool:
         place = place_of(cx, at)
     for i in range(place + n, place + low - 1, -1):
         cx.pool[i + 1] = cx.pool[i]
-    cx.pool[place + low] = (bucket << _SHIFT) + 1
+    cx.pool[place + low] = (bucket << SHIFT) + 1
     cx.pool[place] = n + 1
     return True
 
@@ -97,10 +99,10 @@ def add_number(cx: Context, at: int, bucket: int) -> bool:
 @kernel
 def _collapse(cx: Context, place: int, low: int, bucket: int) -> None:
     """Make room below position `low` for a new bucket by adding the lowest to the one above it."""
-    lowest = cx.pool[place + 1] & _COUNTS
+    lowest = cx.pool[place + 1] & COUNTS
     for i in range(place + 1, place + low - 1):
         cx.pool[i] = cx.pool[i + 1]
-    cx.pool[place + low - 1] = (bucket << _SHIFT) + 1
+    cx.pool[place + low - 1] = (bucket << SHIFT) + 1
     cx.pool[place + 1] += lowest
 
 
@@ -113,25 +115,25 @@ def unite(cx: Context, at: int) -> int:
     total = 0
     for i in range(place + 1, place + 1 + cx.pool[place]):
         entry = cx.pool[i]
-        bucket = (entry >> _SHIFT) + _ZERO
-        total += entry & _COUNTS
+        bucket = (entry >> SHIFT) + _ZERO
+        total += entry & COUNTS
         cx.scratch[bucket >> 12] |= 1 << (bucket >> 6 & 63)
         cx.scratch[_SEEN + (bucket >> 6)] |= 1 << (bucket & 63)
-        cx.scratch[_COUNTERS + bucket] += entry & _COUNTS
+        cx.scratch[_COUNTERS + bucket] += entry & COUNTS
     return total
 
 
 @inlined
 def first_word(cx: Context, at: int) -> int:
     """The word of bits with the lowest bucket of a payload."""
-    return ((cx.pool[place_of(cx, at) + 1] >> _SHIFT) + _ZERO) >> 6
+    return ((cx.pool[place_of(cx, at) + 1] >> SHIFT) + _ZERO) >> 6
 
 
 @inlined
 def last_word(cx: Context, at: int) -> int:
     """The word of bits with the greatest bucket of a payload."""
     place = place_of(cx, at)
-    return ((cx.pool[place + cx.pool[place]] >> _SHIFT) + _ZERO) >> 6
+    return ((cx.pool[place + cx.pool[place]] >> SHIFT) + _ZERO) >> 6
 
 
 @inlined
@@ -185,7 +187,7 @@ def clear(cx: Context, first: int, last: int) -> None:
 def _number(bucket: int) -> float:
     magnitude = abs(bucket)
     part = magnitude & _MANTISSA
-    number = float_of(magnitude << _SHIFT)
+    number = float_of(magnitude << SHIFT)
     if magnitude == 0 or number == np.inf:
         return number if bucket >= 0 else -number
     number *= 2.0 * (65 + part) / (129 + 2 * part)

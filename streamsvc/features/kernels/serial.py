@@ -6,13 +6,16 @@ payloads come in the order of the extras.
 
 from __future__ import annotations
 
+import numpy as np
+
 from streamsvc.columns import I64
 from streamsvc.features.kernels.context import Context, bind
-from streamsvc.features.kernels.distinct import DENSE_CLASS, SPARSE
+from streamsvc.features.kernels.distinct import DENSE_CLASS, MOST_ZEROS, SPARSE, ZEROS
+from streamsvc.features.kernels.estimate import LONGEST
 from streamsvc.features.kernels.jit import kernel
 from streamsvc.features.kernels.layout import UNIT, State
 from streamsvc.features.kernels.payload import class_at, place_of, renew
-from streamsvc.features.kernels.percentiles import MOST_BUCKETS
+from streamsvc.features.kernels.percentiles import COUNTS, MOST_BUCKETS, SHIFT
 from streamsvc.features.kernels.pool import class_of
 from streamsvc.features.kernels.program import (
     DISTINCT,
@@ -102,9 +105,10 @@ def read_payloads(cx: Context, group: int, tile: int, words: I64, base: int, wor
 def check_payloads(
     st: State, pg: Program, group: I64, words: I64, words_end: I64, payload: I64
 ) -> bool:
-    """Whether the payloads of a batch are as long as its tiles say, and no longer than they can be.
+    """Whether the payloads of a batch are as long as its tiles say, and such as kernels make them.
 
-    What this lets through can be wrong, but not reach beyond its block.
+    What this lets through can be wrong, but not reach beyond what is its own: registers are indices
+    to the estimator, and a union is cleared from the first bucket of a sketch to the last.
     """
     cx = bind(st, pg)
     for j in range(len(group)):
@@ -119,7 +123,7 @@ def check_payloads(
             n = words[base + at_handle - 1]
             if n < 0 or word + n > words_end[j]:
                 return False
-            if n > 0 and not _fits(kind, n, words[word]):
+            if n > 0 and not _fits(kind, n, words, word):
                 return False
             word += n
         if word != words_end[j]:
@@ -128,10 +132,46 @@ def check_payloads(
 
 
 @kernel
-def _fits(kind: int, n: int, head: int) -> bool:
+def _fits(kind: int, n: int, words: I64, at: int) -> bool:
+    """Whether `n` words from `words[at]` on are a payload."""
+    head: int = words[at]
     if kind == DISTINCT:
+        if n == UNIT << DENSE_CLASS:
+            return _are_registers(words, at, n)
         entries = head & 0xFFFFFFFF
-        return n == UNIT << DENSE_CLASS or (entries <= SPARSE and n == entries // 2 + 1)
+        return entries <= SPARSE and n == entries // 2 + 1 and _are_entries(words, at, entries)
     if kind == PERCENTILES:
-        return head <= MOST_BUCKETS and n == head + 1
+        return 0 < head <= MOST_BUCKETS and n == head + 1 and _are_buckets(words, at + 1, head)
     return head >= 0 and n == 1 + (head + 7) // 8
+
+
+@kernel
+def _are_registers(words: I64, at: int, n: int) -> bool:
+    """Whether no byte is greater than LONGEST: eight bytes at a time, what sets the top bit of a
+    byte, by itself or with 127 - LONGEST added, is too great."""
+    tops = np.uint64(0x8080808080808080)
+    room = np.uint64((127 - LONGEST) * 0x0101010101010101)
+    found = np.uint64(0)
+    for w in range(at, at + n):
+        word = np.uint64(words[w])
+        found |= word | (word & ~tops) + room
+    return found & tops == 0
+
+
+@kernel
+def _are_entries(words: I64, at: int, n: int) -> bool:
+    """Whether the ranks of sparse entries are ranks."""
+    for k in range(1, n + 1):
+        zeros = words[at + k // 2] >> (32 * (k & 1)) & ZEROS
+        if zeros < 1 or zeros > MOST_ZEROS + 1:
+            return False
+    return True
+
+
+@kernel
+def _are_buckets(words: I64, at: int, n: int) -> bool:
+    """Whether buckets are in order and none is empty."""
+    for w in range(at, at + n):
+        if words[w] & COUNTS == 0 or (w > at and words[w] >> SHIFT <= words[w - 1] >> SHIFT):
+            return False
+    return True

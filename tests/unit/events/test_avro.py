@@ -321,6 +321,63 @@ def test_a_registry_that_is_away_is_no_dead_letter():
         decode(decoder(V1, registry=Away()), [framed(1, b"")])
 
 
+def test_records_of_nothing_take_no_time():
+    """Fifty records within each other, each twice the one before, take no bytes and 2**50 steps."""
+    doubled: Any = {"type": "record", "name": "A0", "fields": [{"name": "n", "type": "null"}]}
+    for k in range(1, 51):
+        kinds = {"a": doubled, "b": f"A{k - 1}"}
+        fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+        doubled = {"type": "record", "name": f"A{k}", "fields": fields}
+    empty = {"type": "fixed", "name": "F", "size": 0}
+    fields = [{"name": "x", "type": doubled}, {"name": "y", "type": empty}]
+    writer = stamped({"type": "record", "name": "R", "fields": fields})
+    bare = stamped({"type": "record", "name": "R", "fields": []})
+    found = decode(decoder(bare, registry=Registry(writer)), [framed(1, encode("long", 7))])
+    assert found.event_time.tolist() == [7]
+
+
+def test_a_record_that_never_ends_is_refused():
+    """A record that holds itself, not in a union, has no bytes that are it."""
+    loop = {"type": "record", "name": "L", "fields": [{"name": "l", "type": "L"}]}
+    writer = stamped({"type": "record", "name": "R", "fields": [{"name": "x", "type": loop}]})
+    bare = stamped({"type": "record", "name": "R", "fields": []})
+    found = decode(decoder(bare, registry=Registry(writer)), [framed(1, encode("long", 7))])
+    assert "nested too deep" in found.rejects[0].error
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "told"),
+    [
+        ("double", 10**400, "beyond a double"),
+        ("long", 2**63, "beyond 64 bits"),
+        ("long", True, "not a int64"),
+        ("string", 1, "not a string"),
+        ("long", -(2**63), None),
+        ("double", 3, None),
+    ],
+)
+def test_a_default_that_its_column_cannot_take(kind, default, told):
+    new = {"name": "new", "type": kind, "default": default}
+    writer = stamped({"type": "record", "name": "R", "fields": []})
+    declared = stamped({"type": "record", "name": "R", "fields": [new]})
+    found = decode(decoder(declared, registry=Registry(writer)), [framed(1, b"\x02")])
+    if told is None:
+        assert found.columns["new"].to_pylist() == [default]
+    else:
+        assert [r.reason for r in found.rejects] == ["schema_mismatch"]
+        assert told in found.rejects[0].error
+
+
+@pytest.mark.parametrize("aliases", [None, 1, "ab", {"a": 1}])
+def test_aliases_that_are_no_list(aliases):
+    """A registry that does not look keeps them; no schema may end a worker."""
+    odd = {"name": "amount", "type": "double", "aliases": aliases}
+    writer = stamped({"type": "record", "name": "R", "fields": [odd]})
+    found = decode(decoder(V1, registry=Registry(writer)), [framed(1, b"\0" * 8 + b"\x02")])
+    assert [r.reason for r in found.rejects] == ["schema_mismatch"]
+    assert "aliases that are no list of names" in found.rejects[0].error
+
+
 def test_references_bring_the_types_that_a_schema_uses():
     money = {"type": "record", "name": "shop.Money", "fields": [{"name": "eur", "type": "double"}]}
     writer = stamped({"type": "record", "name": "R", "fields": [
@@ -369,6 +426,21 @@ def test_defaults_within_a_record_that_is_null_are_null_too():
     found = decode(decoder(schema(wider), registry=Registry(schema(inner))), rows)
     assert found.columns["i.a"].to_pylist() == [None, 1]
     assert found.columns["i.b"].to_pylist() == [None, "d"]
+
+
+def test_comments_are_no_part_of_the_schema_but_a_field_called_doc_is():
+    inner = {"type": "record", "name": "I", "fields": [{"name": "doc", "type": "string"}]}
+    field = {"name": "i", "type": inner, "default": {"doc": "d"}}
+
+    def encoding(**words: str) -> Any:
+        schema = stamped({"type": "record", "name": "R", "fields": [{**field, **words}], **words})
+        return parse_avro_schema(json.dumps(schema), "at", "ms", framed=True).encoding
+
+    assert encoding() == encoding(doc="What it is.")
+    declared = stamped({"type": "record", "name": "R", "fields": [field]})
+    writer = stamped({"type": "record", "name": "R", "fields": []})
+    found = decode(decoder(declared, registry=Registry(writer)), [framed(1, b"\x02")])
+    assert found.columns["i.doc"].to_pylist() == ["d"]
 
 
 def test_a_symbol_that_the_declared_enum_does_not_have():

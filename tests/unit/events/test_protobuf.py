@@ -232,6 +232,68 @@ def test_a_required_field_that_is_missing():
     assert found.columns["card"].to_pylist() == [None, "c"]
 
 
+def test_a_required_message_that_is_missing():
+    """Its fields are never null, so a udf would be handed zeros in their place."""
+    file = descriptor_pb2.FileDescriptorProto(name="q.proto", package="q", syntax="proto2")
+    inner = file.message_type.add(name="Inner")
+    inner.field.add(name="n", number=1, type=3, label=2)
+    inner.field.add(name="raw", number=2, type=12, label=1)
+    bare = file.message_type.add(name="Bare")
+    bare.field.add(name="raw", number=1, type=12, label=1)
+    outer = file.message_type.add(name="M")
+    outer.field.add(name="inner", number=1, type=11, type_name=".q.Inner", label=2)
+    outer.field.add(name="bare", number=2, type=11, type_name=".q.Bare", label=2)
+    outer.field.add(name="at", number=3, type=3, label=1)
+    kind = message_class(file, "q.M")
+    there, bare_there, at = b"\x0a\x02\x08\x07", b"\x12\x00", b"\x18\x05"
+    rows = [there + bare_there + at, bare_there + at, there + at, b"\x0a\x00" + bare_there + at]
+    assert [kind.FromString(raw).IsInitialized() for raw in rows] == [True, False, False, False]
+    used = decoder(kind)
+    found = decode(used, rows)
+    assert [(r.row, r.reason) for r in found.rejects] == [(i, "wrong_type") for i in (1, 2, 3)]
+    told = [r.error.split("'")[1] for r in found.rejects]
+    assert told == ["inner", "bare", "inner.n"]
+    assert found.columns["inner.n"].to_pylist()[0] == 7
+
+
+def test_an_event_time_within_a_message_that_nobody_set_is_none():
+    file = descriptor_pb2.FileDescriptorProto(name="n.proto", package="n", syntax="proto3")
+    inner = file.message_type.add(name="Inner")
+    inner.field.add(name="at", number=1, type=3, label=1)
+    inner.field.add(name="x", number=2, type=3, label=1)
+    file.message_type.add(name="M").field.add(
+        name="head", number=1, type=11, type_name=".n.Inner", label=1
+    )
+    used = decoder(message_class(file, "n.M"), "head.at")
+    found = decode(used, [b"", b"\x0a\x00", b"\x0a\x02\x10\x01", b"\x0a\x02\x08\x07"])
+    assert found.ok.tolist() == [False, False, False, True]
+    assert {r.reason for r in found.rejects} == {"bad_event_time"}
+
+
+def test_what_is_no_column_clears_the_others_of_its_oneof_as_the_runtime_has_it():
+    """Groups, bytes and a message within itself; not where they come in another form."""
+    file = descriptor_pb2.FileDescriptorProto(name="g.proto", package="g", syntax="proto2")
+    message = file.message_type.add(name="M")
+    message.oneof_decl.add(name="choice")
+    group = message.nested_type.add(name="G")
+    group.field.add(name="x", number=1, type=3, label=1)
+    choices = [("a", 3, None), ("g", 10, ".g.M.G"), ("b", 12, None), ("m", 11, ".g.M")]
+    for number, (name, kind_, type_name) in enumerate(choices, 1):
+        message.field.add(
+            name=name, number=number, type=kind_, label=1, oneof_index=0, type_name=type_name
+        )
+    message.field.add(name="at", number=9, type=3, label=1)
+    kind = message_class(file, "g.M")
+    parts = [b"\x08\x07", b"\x13\x14", b"\x13\x08\x01\x14", b"\x10\x01", b"\x12\x00", b"\x1a\x00"]
+    parts += [b"\x18\x05", b"\x1b\x1c", b"\x22\x00", b"\x20\x01", b"\x33\x1a\x00\x34"]
+    rows = [b"\x08\x07" + part + b"\x48\x05" for part in parts]
+    rows += [parts[1] + row for row in rows]
+    found = decode(decoder(kind), rows)
+    assert not found.rejects
+    for i, raw in enumerate(rows):
+        assert row(found, i) == wanted(kind, kind.FromString(raw)), raw
+
+
 def test_setting_one_field_of_a_oneof_clears_a_message_that_was_the_other():
     file = descriptor_pb2.FileDescriptorProto(name="o.proto", package="o", syntax="proto3")
     inner = file.message_type.add(name="Inner")

@@ -156,4 +156,15 @@ def test_dead_letters_keep_the_record_and_say_why():
         ),
     ]
     assert dead_letters(log, []) == []
+
+
+def test_an_error_that_goes_on_and_on_is_cut():
+    """A udf may raise anything: its words must not make a dead letter that no broker takes."""
+    (found,) = dead_letters(Log([(None, b"{}", [])]), [Reject(0, "udf_failed", "é" * 2_000_000)])
+    told = dict(found.headers)["streamsvc-error"]
+    assert told is not None
+    assert told.decode() == "é" * 1_000 + "…"
+
+
+def test_the_topic_of_dead_letters():
     assert dead_topic("card.payments") == "card.payments.dead"

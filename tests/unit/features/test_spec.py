@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -181,6 +182,68 @@ def test_payload_of_another_definition_is_refused() -> None:
         state.mark_all_changed()
         state.emit()
     assert refused > 50
+
+
+def payload_of(function: str, values: Any, change: Any) -> TileBatch:
+    """A batch of one tile with one sketch, whose words `change` was handed."""
+    spec = WindowSpec.of([Aggregate("f", "x", function, 1_000, 1_000)], {"x": "float64"})
+    state, n = WindowState(spec), len(values)
+    zeros = np.zeros(n, np.int64)
+    state.apply(strings(["k"] * n), zeros, zeros, np.arange(n), {"x": numeric(values)})
+    batch = state.snapshot()
+    words = batch.words.copy()
+    change(words[-int(batch.payload[0]) :])  # type: ignore[index]
+    return replace(batch, words=words)
+
+
+def put(place: int, word: int) -> Any:
+    def change(words: Any) -> None:
+        words[place] = word
+
+    return change
+
+
+def swap(words: Any) -> None:
+    words[1], words[2] = int(words[2]), int(words[1])
+
+
+@pytest.mark.parametrize(
+    ("function", "n", "change"),
+    [
+        # A register says how many zeros there were: an index to the estimator.
+        ("count_distinct", 2_000, put(3, 54 << 8)),
+        ("count_distinct", 2_000, put(3, -1)),
+        ("count_distinct", 2_000, put(3, 0x75 << 56)),
+        ("count_distinct", 20, put(3, 1 << 26 | 40)),
+        ("count_distinct", 20, put(3, (1 << 26 | 63) << 32)),
+        # A union finds its buckets between the first and the last.
+        ("p50", 20, swap),
+        ("p50", 20, put(2, 5)),
+        ("p50", 20, put(2, -(2**62))),
+        ("p50", 20, put(0, 0)),
+    ],
+)
+def test_sketches_that_point_beyond_themselves_are_refused(
+    function: str, n: int, change: Any
+) -> None:
+    spec = WindowSpec.of([Aggregate("f", "x", function, 1_000, 1_000)], {"x": "float64"})
+    values = np.random.default_rng(1).normal(size=n)
+    WindowState(spec).load(payload_of(function, values, lambda words: None))
+    with pytest.raises(IntegrityError, match="another definition"):
+        WindowState(spec).load(payload_of(function, values, change))
+
+
+def test_counts_and_lengths_that_do_not_add_up_are_refused() -> None:
+    good = sketched(40).snapshot()
+    tiles = good.tiles.copy()
+    tiles[0], tiles[1] = tiles.sum() + 5, -5
+    with pytest.raises(IntegrityError, match="another definition"):
+        WindowState(SKETCHES).load(replace(good, tiles=tiles))
+    raw = bytearray(good.to_bytes())
+    for lengths in ((1, 8), (2, 7), (-1, 9)):
+        raw[48:64] = struct.pack("<qq", *lengths)
+        with pytest.raises(IntegrityError, match="cut short"):
+            TileBatch.from_bytes(bytes(raw))
 
 
 def test_views_without_payload_are_written_as_they_were() -> None:
