@@ -65,7 +65,7 @@ class FeatureWorker:
         self._holdings = Holdings(settings, topology, self._producer, self.owner, store)
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
-            settings.topic_partitions, topology.topics, self._producer, metrics
+            topology.dead_partitions, topology.topics, self._producer, metrics
         )
         self._flusher = Flusher(
             settings,

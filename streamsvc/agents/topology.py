@@ -8,24 +8,20 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from streamsvc.agents.topic_check import ensure_topics
+from streamsvc.agents.topic_plan import PlannedTopic, named_topics, state_topics, view_topics
 from streamsvc.definitions.plan import Plan, Source, View
 from streamsvc.features.rows import column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.settings import Settings
 from streamsvc.state.incarnations import Claim, Identity, decide
-from streamsvc.state.topics import (
-    DEAD_LETTER_CONFIG,
-    LOG_CONFIG,
-    SHUFFLE_CONFIG,
-    TABLE_CONFIG,
-    InternalTopics,
-)
+from streamsvc.state.topics import InternalTopics
 from streamsvc.store.row import RowLayout
-from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.admin import Admin, TopicState
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import read_to_end
 
-__all__ = ["RunningView", "Topology", "prepare_topology"]
+__all__ = ["RunningView", "Topology", "prepare_topology", "survey_topics"]
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +49,10 @@ class Topology:
     views: tuple[RunningView, ...]
     sources: Mapping[str, Source]
     """Event topic -> source."""
+    event_topics: Mapping[str, TopicState]
+    """Event topic -> what it was when the incarnations were agreed on."""
+    dead_partitions: Mapping[str, int]
+    """Event topic -> partitions of the topic of its dead letters."""
 
     def direct(self, topic: str) -> list[RunningView]:
         """Views that read this event topic themselves."""
@@ -74,35 +74,74 @@ class Topology:
 async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     """Agree on incarnations and create every topic that is missing.
 
-    Missing event topics are created with `topic_partitions` partitions, so that a worker may be
-    started before its first producer.
+    Raises ConfigurationError for a topic that may not be created, or is not as it has to be.
     """
     admin = Admin(settings)
     topics = InternalTopics(settings.topic_prefix, plan.project)
-    sources = {view.source.topic: view.source for view in plan.views}
-    wanted = [TopicSpec(t, settings.topic_partitions) for t in sources]
-    wanted += [
-        TopicSpec(topics.dead(t), settings.topic_partitions, DEAD_LETTER_CONFIG) for t in sources
-    ]
-    wanted += [TopicSpec(t, 1, TABLE_CONFIG) for t in (topics.control, topics.progress)]
-    admin.ensure(wanted)
-    identities = {}
-    for view in plan.views:
-        topic_id = admin.topic_id(view.source.topic)
-        groups = settings.key_groups if view.shuffled else admin.partitions(view.source.topic)
-        identities[view.name] = Identity(topic_id, groups, view.definition_hash)
-        if view.shuffled:
-            identities[_shuffle_name(view)] = Identity(topic_id, groups, "")
-    numbers = await _incarnations(settings, topics.control, identities)
+    states = ensure_topics(admin, view_topics(settings, plan))
+    wanted = _identities(settings, plan, states)
+    numbers = await _incarnations(settings, topics.control, wanted)
     running = tuple(_running(view, numbers, topics) for view in plan.views)
-    internal = []
+    ensure_topics(admin, _logs_of_state(running, wanted))
+    sources = {view.source.topic: view.source for view in plan.views}
+    return Topology(
+        plan.project,
+        topics,
+        running,
+        sources,
+        {topic: states[topic] for topic in sources},
+        {topic: states[topics.dead(topic)].partitions for topic in sources},
+    )
+
+
+async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
+    """Every topic that the plan needs, changing nothing.
+
+    Logs of state stand there under the incarnations that workers would agree on now.
+    """
+    admin = Admin(settings)
+    topics = InternalTopics(settings.topic_prefix, plan.project)
+    named = named_topics(settings, plan)
+    states = admin.describe([topic.name for topic in named])
+    claims = await _claims(settings, topics.control) if topics.control in states else ()
+    wanted = _identities(settings, plan, states)
+    numbers = {}
+    for name, identity in wanted.items():
+        verdict = decide(name, identity, claims)
+        numbers[name] = verdict.claim.number if verdict.claim else verdict.number or 0
+    running = [_running(view, numbers, topics) for view in plan.views]
+    return [*named, *_logs_of_state(running, wanted)]
+
+
+def _identities(
+    settings: Settings, plan: Plan, states: Mapping[str, TopicState]
+) -> dict[str, Identity]:
+    """By view, and by source for shuffles, what its incarnation is counted for.
+
+    An event topic that is not there yet has no identity, and so another one than any before.
+    """
+    found: dict[str, Identity] = {}
+    for view in plan.views:
+        state = states.get(view.source.topic)
+        topic_id = state.topic_id if state else ""
+        partitions = state.partitions if state else settings.topic_partitions
+        groups = settings.key_groups if view.shuffled else partitions
+        found[view.name] = Identity(topic_id, groups, view.definition_hash)
+        if view.shuffled:
+            found[_shuffle_name(view)] = Identity(topic_id, groups, "")
+    return found
+
+
+def _logs_of_state(
+    running: Sequence[RunningView], wanted: Mapping[str, Identity]
+) -> list[PlannedTopic]:
+    """Changelogs and shuffles, each once."""
+    found: dict[str, PlannedTopic] = {}
     for each in running:
-        states = identities[each.view.name].partitions
-        internal.append(TopicSpec(each.changelog, states, LOG_CONFIG))
-        if each.shuffle is not None:
-            internal.append(TopicSpec(each.shuffle, states, SHUFFLE_CONFIG))
-    admin.ensure(internal)
-    return Topology(plan.project, topics, running, sources)
+        partitions = wanted[each.view.name].partitions
+        for topic in state_topics(each.changelog, each.shuffle, partitions):
+            found.setdefault(topic.name, topic)
+    return list(found.values())
 
 
 def _shuffle_name(view: View) -> str:

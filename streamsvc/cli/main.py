@@ -35,6 +35,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("worker", "worker", RUN),
     ("produce", "produce", DATA),
     ("predictions", "predictions", DATA),
+    ("topics", "topics", DATA),
     ("store", "store", DATA),
     ("train", "train", MODELS),
 )
