@@ -192,8 +192,10 @@ class FeatureWorker:
         """
         found = {}
         for (topic, partition), source in self._holdings.sources.items():
-            highwater = self._highwater(TP(topic, partition))
-            whole = highwater is not None and source.next_offset >= highwater
+            tp = TP(topic, partition)
+            highwater = self._highwater(tp)
+            read = self.app.consumer.ledger.past_blanks(tp, source.next_offset)
+            whole = highwater is not None and read >= highwater
             until = now_ms if whole else min(source.read_until_ms, now_ms)
             found[(topic, partition)] = ReadPosition(source.next_offset, until)
         return found

@@ -21,7 +21,7 @@ from streamsvc.transport.admin import Admin, TopicState
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import read_to_end
 
-__all__ = ["RunningView", "Topology", "prepare_topology", "survey_topics"]
+__all__ = ["RunningView", "Topology", "claim_times", "prepare_topology", "survey_topics"]
 
 log = structlog.get_logger(__name__)
 
@@ -185,11 +185,24 @@ async def _incarnations(
         await producer.stop()
 
 
+async def claim_times(settings: Settings, plan: Plan) -> dict[str, int]:
+    """View -> when its newest incarnation was claimed, as Kafka timestamp in ms."""
+    control = InternalTopics(settings.topic_prefix, plan.project).control
+    if not Admin(settings).exists(control):
+        return {}
+    return {claim.view: ms for claim, ms in await _timed_claims(settings, control)}
+
+
 async def _claims(settings: Settings, control: str) -> Sequence[Claim]:
-    claims: list[Claim] = []
+    return [claim for claim, _ in await _timed_claims(settings, control)]
+
+
+async def _timed_claims(settings: Settings, control: str) -> Sequence[tuple[Claim, int]]:
+    claims: list[tuple[Claim, int]] = []
     async for chunk in read_to_end(settings, control, {0: 0}):
         for i in range(len(chunk)):
             key, value = chunk.key(i), chunk.value(i)
             if key is not None and value is not None and key.startswith(b"incarnation/"):
-                claims.append(msgspec.json.decode(value, type=Claim))
+                claim = msgspec.json.decode(value, type=Claim)
+                claims.append((claim, int(chunk.timestamps[i])))
     return claims

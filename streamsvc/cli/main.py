@@ -36,6 +36,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("produce", "produce", DATA),
     ("predictions", "predictions", DATA),
     ("topics", "topics", DATA),
+    ("dead-letters", "dead_letters", DATA),
     ("store", "store", DATA),
     ("train", "train", MODELS),
 )
