@@ -23,6 +23,7 @@ from streamsvc.agents.inbox import Inbox
 from streamsvc.agents.intake import Intake
 from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.shuffle_sender import ShuffleSender
+from streamsvc.agents.topic_watch import watch_topics
 from streamsvc.agents.topology import Topology, prepare_topology
 from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
@@ -126,6 +127,9 @@ class FeatureWorker:
         await self._producer.start()
         self._running = self._loop.create_task(self._turns.run(self._inbox))
         self._running.add_done_callback(self._ended)
+        topics = self.topology.event_topics
+        watch = watch_topics(self.settings, lambda: topics, self.topology.sources, self._fatal)
+        self._watch = self._loop.create_task(watch)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -147,6 +151,7 @@ class FeatureWorker:
         After a crash nothing is waited for: what is not committed will be replayed.
         """
         assert self._running is not None
+        self._watch.cancel()
         if self.app.crash_reason is None:
             self._turns.end()
         else:

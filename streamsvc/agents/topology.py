@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 
+from streamsvc.agents.claims import agree, read_claims
 from streamsvc.agents.topic_check import ensure_topics
 from streamsvc.agents.topic_plan import PlannedTopic, named_topics, state_topics, view_topics
+from streamsvc.agents.topic_watch import grown
 from streamsvc.definitions.plan import Plan, Source, View
+from streamsvc.errors import IntegrityError
 from streamsvc.features.rows import column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.settings import Settings
-from streamsvc.state.incarnations import Claim, Identity, decide
+from streamsvc.state.incarnations import Claim, Identity, decide, newest_claim
 from streamsvc.state.topics import InternalTopics
+from streamsvc.store.client import connect
 from streamsvc.store.row import RowLayout
+from streamsvc.store.sweep import delete_older
 from streamsvc.transport.admin import Admin, TopicState
-from streamsvc.transport.producer import BatchProducer
-from streamsvc.transport.reader import read_to_end
 
-__all__ = ["RunningView", "Topology", "claim_times", "prepare_topology", "survey_topics"]
+__all__ = ["RunningView", "Topology", "prepare_topology", "survey_topics"]
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +82,10 @@ async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     topics = InternalTopics(settings.topic_prefix, plan.project)
     states = ensure_topics(admin, view_topics(settings, plan))
     wanted = _identities(settings, plan, states)
-    numbers = await _incarnations(settings, topics.control, wanted)
+    claims = await read_claims(settings, topics.control)
+    _refuse_grown(admin, plan, wanted, claims)
+    _forget_old_topics(settings, plan, wanted, claims)
+    numbers = await agree(settings, topics.control, wanted)
     running = tuple(_running(view, numbers, topics) for view in plan.views)
     ensure_topics(admin, _logs_of_state(running, wanted))
     sources = {view.source.topic: view.source for view in plan.views}
@@ -103,7 +108,7 @@ async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     topics = InternalTopics(settings.topic_prefix, plan.project)
     named = named_topics(settings, plan)
     states = admin.describe([topic.name for topic in named])
-    claims = await _claims(settings, topics.control) if topics.control in states else ()
+    claims = await read_claims(settings, topics.control) if topics.control in states else ()
     wanted = _identities(settings, plan, states)
     numbers = {}
     for name, identity in wanted.items():
@@ -129,6 +134,8 @@ def _identities(
         found[view.name] = Identity(topic_id, groups, view.definition_hash)
         if view.shuffled:
             found[_shuffle_name(view)] = Identity(topic_id, groups, "")
+        if view.source.key_field is not None:
+            found[_key_name(view.source)] = Identity(topic_id, partitions, view.source.key_field)
     return found
 
 
@@ -149,6 +156,41 @@ def _shuffle_name(view: View) -> str:
     return f"{view.source.name}/shuffle"
 
 
+def _key_name(source: Source) -> str:
+    """What the partitions are claimed under that a source's declared key was true of."""
+    return f"{source.name}/key"
+
+
+def _refuse_grown(
+    admin: Admin, plan: Plan, wanted: Mapping[str, Identity], claims: Sequence[Claim]
+) -> None:
+    """Raise IntegrityError for a source that declares its key and has other partitions than before.
+
+    Unless nothing was ever written to it: then the promise may be true of all that comes.
+    """
+    for source in {view.source.name: view.source for view in plan.views}.values():
+        identity = wanted.get(_key_name(source))
+        held = newest_claim(_key_name(source), claims)
+        if identity is None or held is None or held.topic_id != identity.topic_id:
+            continue
+        if held.partitions != identity.partitions and any(admin.end_offsets(source.topic).values()):
+            raise IntegrityError(grown(source, held.partitions, identity.partitions))
+
+
+def _forget_old_topics(
+    settings: Settings, plan: Plan, wanted: Mapping[str, Identity], claims: Sequence[Claim]
+) -> None:
+    """Delete the rows of views whose topic was made anew: entities that it does not name are gone.
+
+    Before the new incarnation is claimed, so that it is done again should we not get that far.
+    """
+    for view in plan.views:
+        held = newest_claim(view.name, claims)
+        if held is not None and held.topic_id != wanted[view.name].topic_id:
+            rows = delete_older(connect(settings), plan.project, view.name, held.number + 1)
+            log.info("topic_made_anew", view=view.name, topic=view.source.topic, rows_deleted=rows)
+
+
 def _running(view: View, numbers: Mapping[str, int], topics: InternalTopics) -> RunningView:
     incarnation = numbers[view.name]
     shuffle = None
@@ -162,47 +204,3 @@ def _running(view: View, numbers: Mapping[str, int], topics: InternalTopics) -> 
         topics.changelog(view.name, incarnation),
         shuffle,
     )
-
-
-async def _incarnations(
-    settings: Settings, control: str, identities: Mapping[str, Identity]
-) -> dict[str, int]:
-    """The number of every view's identity, claimed in the control topic where it is new."""
-    producer = BatchProducer(settings)
-    await producer.start()
-    try:
-        while True:
-            claims = await _claims(settings, control)
-            verdicts = {v: decide(v, identity, claims) for v, identity in identities.items()}
-            open_claims = [v.claim for v in verdicts.values() if v.claim is not None]
-            if not open_claims:
-                return {v: verdict.number for v, verdict in verdicts.items() if verdict.number}
-            for claim in open_claims:
-                log.info("incarnation_claimed", view=claim.view, incarnation=claim.number)
-            records = [(c.key, msgspec.json.encode(c), ()) for c in open_claims]
-            await (await producer.send(control, 0, records))
-    finally:
-        await producer.stop()
-
-
-async def claim_times(settings: Settings, plan: Plan) -> dict[str, int]:
-    """View -> when its newest incarnation was claimed, as Kafka timestamp in ms."""
-    control = InternalTopics(settings.topic_prefix, plan.project).control
-    if not Admin(settings).exists(control):
-        return {}
-    return {claim.view: ms for claim, ms in await _timed_claims(settings, control)}
-
-
-async def _claims(settings: Settings, control: str) -> Sequence[Claim]:
-    return [claim for claim, _ in await _timed_claims(settings, control)]
-
-
-async def _timed_claims(settings: Settings, control: str) -> Sequence[tuple[Claim, int]]:
-    claims: list[tuple[Claim, int]] = []
-    async for chunk in read_to_end(settings, control, {0: 0}):
-        for i in range(len(chunk)):
-            key, value = chunk.key(i), chunk.value(i)
-            if key is not None and value is not None and key.startswith(b"incarnation/"):
-                claim = msgspec.json.decode(value, type=Claim)
-                claims.append((claim, int(chunk.timestamps[i])))
-    return claims

@@ -200,8 +200,8 @@ def _choose(
 ) -> dict[str, Chosen]:
     import asyncio
 
+    from streamsvc.agents.claims import claim_times
     from streamsvc.agents.letter_choice import choose
-    from streamsvc.agents.topology import claim_times
 
     claimed = asyncio.run(claim_times(context.settings, plan))
     chosen = {}

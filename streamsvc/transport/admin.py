@@ -7,7 +7,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
 
@@ -190,7 +196,7 @@ class Admin:
 
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
-        return self._state(topic).partitions
+        return self.state(topic).partitions
 
     def exists(self, topic: str) -> bool:
         """Whether the topic exists."""
@@ -198,7 +204,7 @@ class Admin:
 
     def topic_id(self, topic: str) -> str:
         """The topic's identity, which a topic made anew under the same name does not share."""
-        return self._state(topic).topic_id
+        return self.state(topic).topic_id
 
     def start_offsets(self, topic: str) -> dict[int, int]:
         """Partition -> offset of the first record that still exists."""
@@ -207,6 +213,21 @@ class Admin:
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Partition -> offset that the next record will get."""
         return self._offsets(topic, OffsetSpec.latest())
+
+    def committed(self, group: str, topic: str) -> dict[int, tuple[int, str]]:
+        """Partition -> (offset that a consumer group goes on at, what was stored with it).
+
+        A partition that it never committed is left out.
+        """
+        asked = [TopicPartition(topic, p) for p in range(self.partitions(topic))]
+        request = [ConsumerGroupTopicPartitions(group, asked)]
+        answer = self._client.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S)
+        found = self._result(topic, answer[group])
+        return {
+            tp.partition: (tp.offset, tp.metadata or "")
+            for tp in found.topic_partitions
+            if tp.offset >= 0
+        }
 
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
         """Deletes every record below these offsets (partition -> offset)."""
@@ -221,7 +242,8 @@ class Admin:
             for name, future in self._client.delete_topics(list(topics)).items():
                 self._result(name, future)
 
-    def _state(self, topic: str) -> TopicState:
+    def state(self, topic: str) -> TopicState:
+        """One topic as it is."""
         found = self.describe([topic])
         if topic not in found:
             raise _NoTopicError(f"There is no topic {topic!r}")

@@ -110,8 +110,8 @@ class Ledger:
             raise IntegrityError(
                 f"{topic}/{number} goes on at offset {first_offset}, but {track.expected} was "
                 "next. Records were deleted unread (retention, DeleteRecords), or the "
-                "topic was recreated. Going on would skip them in silence: reset the group's "
-                "offsets or rebuild the state, then start again."
+                "topic was recreated. Going on would skip them in silence. Start the worker again: "
+                "it begins anew on a new topic, or says what is missing and how to go on without."
             )
         track.expected = next_offset
         if blank:
