@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from streamsvc.events.dead_letters import DeadLetter, dead_letters
 from streamsvc.events.wire import Reject
@@ -26,11 +26,12 @@ class DeadLetterSender:
 
     def __init__(
         self,
-        partitions: int,
+        partitions: Mapping[str, int],
         topics: InternalTopics,
         producer: BatchProducer,
         metrics: FeatureMetrics,
     ) -> None:
+        """`partitions` of the dead letters of each event topic."""
         self._partitions = partitions
         self._topics = topics
         self._producer = producer
@@ -46,7 +47,8 @@ class DeadLetterSender:
         first = {reject.row: reject for reject in reversed(rejects)}
         unique = [first[row] for row in sorted(first)]
         letters = dead_letters(chunk, unique)
-        self._offered.append((chunk.topic, chunk.partition % self._partitions, letters))
+        partition = chunk.partition % self._partitions[chunk.topic]
+        self._offered.append((chunk.topic, partition, letters))
         for reject in unique:
             self._metrics.dead_letters.labels(chunk.topic, reject.reason).inc()
 

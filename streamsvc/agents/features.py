@@ -23,6 +23,7 @@ from streamsvc.agents.inbox import Inbox
 from streamsvc.agents.intake import Intake
 from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.shuffle_sender import ShuffleSender
+from streamsvc.agents.topic_watch import watch_topics
 from streamsvc.agents.topology import Topology, prepare_topology
 from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
@@ -65,7 +66,7 @@ class FeatureWorker:
         self._holdings = Holdings(settings, topology, self._producer, self.owner, store)
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
-            settings.topic_partitions, topology.topics, self._producer, metrics
+            topology.dead_partitions, topology.topics, self._producer, metrics
         )
         self._flusher = Flusher(
             settings,
@@ -126,6 +127,9 @@ class FeatureWorker:
         await self._producer.start()
         self._running = self._loop.create_task(self._turns.run(self._inbox))
         self._running.add_done_callback(self._ended)
+        topics = self.topology.event_topics
+        watch = watch_topics(self.settings, lambda: topics, self.topology.sources, self._fatal)
+        self._watch = self._loop.create_task(watch)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -147,6 +151,7 @@ class FeatureWorker:
         After a crash nothing is waited for: what is not committed will be replayed.
         """
         assert self._running is not None
+        self._watch.cancel()
         if self.app.crash_reason is None:
             self._turns.end()
         else:
@@ -192,8 +197,10 @@ class FeatureWorker:
         """
         found = {}
         for (topic, partition), source in self._holdings.sources.items():
-            highwater = self._highwater(TP(topic, partition))
-            whole = highwater is not None and source.next_offset >= highwater
+            tp = TP(topic, partition)
+            highwater = self._highwater(tp)
+            read = self.app.consumer.ledger.past_blanks(tp, source.next_offset)
+            whole = highwater is not None and read >= highwater
             until = now_ms if whole else min(source.read_until_ms, now_ms)
             found[(topic, partition)] = ReadPosition(source.next_offset, until)
         return found

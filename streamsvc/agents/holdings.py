@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import redis
 import structlog
 
+from streamsvc.agents.topic_watch import changed
 from streamsvc.agents.topology import RunningView, Topology
 from streamsvc.errors import IntegrityError
 from streamsvc.events.decode import Decoder
@@ -90,6 +91,7 @@ class Holdings:
         if not new:
             return 0
         sources = [(t, p) for t, p in new if t in self._topology.sources]
+        await self._look_at_topics()
         restored: dict[Partition, tuple[RunningView, ViewPartition]] = {}
         for each in self._topology.views:
             log_topic = each.shuffle or each.view.source.topic
@@ -99,22 +101,32 @@ class Holdings:
         progress: dict[ProgressKey, Progress] = {}
         if any(self._topology.shuffled(t) for t, _ in sources):
             progress = await restore_progress(self._settings, self._topology.topics.progress)
-        begins = {t: await asyncio.to_thread(self._admin.start_offsets, t) for t, _ in sources}
-        # Of all event topics, not only those we read: partitions may have been added anywhere.
-        for topic in self._topology.sources:
-            count = await asyncio.to_thread(self._admin.partitions, topic)
-            self.partition_counts[topic] = count
+        read = {topic for topic, _ in sources}
+        begins = {t: await asyncio.to_thread(self._admin.start_offsets, t) for t in read}
+        ends = {t: await asyncio.to_thread(self._admin.end_offsets, t) for t in read}
         counts = self.partition_counts
 
         def install() -> None:
             self.views.update(restored)
             for topic, partition in sources:
-                self._install_source(
-                    topic, partition, counts[topic], begins[topic][partition], progress
-                )
+                kept = begins[topic][partition], ends[topic][partition]
+                self._install_source(topic, partition, counts[topic], kept, progress)
 
         await on_engine(install)
         return len(new)
+
+    async def _look_at_topics(self) -> None:
+        """Count all event topics, not only those we read: partitions may have been added anywhere.
+
+        Raises IntegrityError if a topic is another one than the views were made for.
+        """
+        before = self._topology.event_topics
+        now = await asyncio.to_thread(self._admin.describe, list(before))
+        for topic, state in before.items():
+            why = changed(topic, state, now.get(topic), self._topology.sources[topic])
+            if why is not None:
+                raise IntegrityError(why)
+            self.partition_counts[topic] = now[topic].partitions
 
     async def _restore(
         self, each: RunningView, log_topic: str, partitions: list[int], on_engine: OnEngine
@@ -129,14 +141,19 @@ class Holdings:
             dict.fromkeys(partitions, each.incarnation),
             lambda partition, tiles: loaded.append((partition, tiles)),
         )
+        log_begins = await asyncio.to_thread(self._admin.start_offsets, log_topic)
         log_ends = await asyncio.to_thread(self._admin.end_offsets, log_topic)
+        for partition, end in ends.items():
+            if each.shuffle is not None and end is not None:
+                kept = log_begins[partition], log_ends[partition]
+                _assert_kept(log_topic, partition, kept, {each.view.name: end.applied})
         lost = await asyncio.to_thread(self._lost, each, ends)
 
         def load() -> None:
             for partition, tiles in loaded:
                 states[partition].load(tiles)
             for partition, state in states.items():
-                state.resume(ends[partition], log_ends[partition])
+                state.resume(ends[partition], log_ends[partition], log_begins[partition])
                 if partition in lost:
                     state.refill()
 
@@ -169,11 +186,11 @@ class Holdings:
         topic: str,
         partition: int,
         partitions: int,
-        begin: int,
+        kept: tuple[int, int],
         progress: Mapping[ProgressKey, Progress],
     ) -> None:
         """Start a source where the view that is furthest behind has to go on."""
-        fresh = Progress(begin, NO_WATERMARK, NO_WATERMARK, False)
+        fresh = Progress(kept[0], NO_WATERMARK, NO_WATERMARK, False)
         positions: list[tuple[str, Progress]] = []
         for each in self._topology.direct(topic):
             state = self.views[(each.view.name, partition)][1]
@@ -183,14 +200,8 @@ class Holdings:
             found = progress.get(key, fresh)
             positions.append((each.view.name, found))
             self.offered[(each.view.name, partition)] = found.offset
-        view, least = min(positions, key=lambda item: item[1].offset)
-        if least.offset < begin:
-            raise IntegrityError(
-                f"Topic {topic} partition {partition} begins at offset {begin}, but view {view} "
-                f"has only read up to {least.offset}: retention deleted the records in between, "
-                "and no feature will hold them. Raise the topic's retention, then let the project "
-                "begin anew with what is left: `A full rebuild` in docs/operations.md."
-            )
+        _assert_kept(topic, partition, kept, {view: at.offset for view, at in positions})
+        least = min((at for _, at in positions), key=lambda at: at.offset)
         source = SourcePartition(
             self._topology.sources[topic], self._decoders[topic], partition, partitions
         )
@@ -243,3 +254,33 @@ class Holdings:
                 held = (running.shuffle, state.partition)
                 found[held] = min(found.get(held, state.committed), state.committed)
         return found
+
+
+def _assert_kept(
+    topic: str, partition: int, kept: tuple[int, int], positions: Mapping[str, int]
+) -> None:
+    """Raise IntegrityError unless a log still holds what views (name -> next offset) have to read.
+
+    `kept` are the offset that the log begins at, and that at which it ends.
+    """
+    begin, end = kept
+    wrong = sorted(view for view, at in positions.items() if not begin <= at <= end)
+    if not wrong:
+        return
+    at, views = positions[wrong[0]], ", ".join(wrong)
+    if at < begin:
+        what = (
+            f"{topic}/{partition} begins at offset {begin}, but view {wrong[0]} goes on at {at}: "
+            "retention or DeleteRecords have deleted the records in between unread. Keep them for "
+            "longer than workers may be away."
+        )
+    else:
+        what = (
+            f"{topic}/{partition} ends at offset {end}, before {at} where view {wrong[0]} goes on: "
+            "the log has lost its end, and other records will take its offsets."
+        )
+    raise IntegrityError(
+        f"{what} What was lost cannot be counted; to begin {views} anew with what the topic still "
+        f"holds: `streamsvc store rebuild --from-topic {' --from-topic '.join(wrong)}`, then start "
+        "the workers again."
+    )

@@ -16,6 +16,7 @@ import structlog
 
 from streamsvc.agents.scoring_counts import count_batch
 from streamsvc.agents.scoring_targets import ScoringTarget, scoring_targets, served_topic
+from streamsvc.agents.topic_watch import request_topic, watch_topics
 from streamsvc.definitions.plan import Plan
 from streamsvc.definitions.registry import load_plan
 from streamsvc.errors import StreamsvcError
@@ -35,7 +36,7 @@ from streamsvc.scoring.triton_client import TritonModel
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
 from streamsvc.store.client import connect
-from streamsvc.transport.admin import Admin
+from streamsvc.transport.admin import TopicState
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import BatchProducer, Record
@@ -68,6 +69,7 @@ class ScoringWorker:
         self._metrics = metrics
         self._threads = threads
         self._topic_id = ""
+        self._topic: TopicState | None = None
         name = target.service.name
         ladder = _ladder(settings, target)
         reads = StoreReads(connect(settings), project)
@@ -113,16 +115,26 @@ class ScoringWorker:
             await endpoint.prove()
         scored = await self._pipeline.warm(sample_chunk(self._target.request))
         await asyncio.to_thread(self._writer.write, scored, "")
+        topic = self._target.route.requests
+        self._watching = asyncio.create_task(
+            watch_topics(
+                self._settings,
+                lambda: {} if self._topic is None else {topic: self._topic},
+                {},
+                self._fatal,
+            )
+        )
 
     def _wire(self) -> None:
         app = self.app
 
-        async def resume_from(_assignment: frozenset[Any]) -> Mapping[Any, int]:
+        async def resume_from(assignment: frozenset[Any]) -> Mapping[Any, int]:
             # The group's offsets hold; but a topic that was made anew must give new ids.
-            self._topic_id = await asyncio.to_thread(
-                Admin(self._settings).topic_id, self._target.route.requests
-            )
-            return {}
+            topic = self._target.route.requests
+            now, anew = await asyncio.to_thread(request_topic, self._settings, app.conf.id, topic)
+            self._topic, self._topic_id = now, now.topic_id
+            app.topic_marks = {topic: self._topic_id}
+            return {tp: anew[tp.partition] for tp in assignment if tp.partition in anew}
 
         app.resume_from = resume_from
 
@@ -135,6 +147,7 @@ class ScoringWorker:
 
         @app.on_before_shutdown.connect
         async def stop(_app: Any, **_: Any) -> None:
+            self._watching.cancel()
             await self._batches.drain()
             await self._producer.stop()
             await self._pipeline.close()

@@ -7,24 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
-
+from streamsvc.agents.topic_plan import service_topics, source_topics, specs
 from streamsvc.definitions.plan import Plan, Route, Service, Source
 from streamsvc.errors import ConfigurationError
-from streamsvc.events.dead_letters import dead_topic
 from streamsvc.models.artifact import latest_version
 from streamsvc.models.local_model import LocalModel
 from streamsvc.scoring.inputs import ServiceInputs, service_inputs
 from streamsvc.settings import Settings
-from streamsvc.state.topics import DEAD_LETTER_CONFIG
-from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.state.topics import served_topic
+from streamsvc.transport.admin import Admin
 
 __all__ = ["ScoringTarget", "scoring_targets", "served_topic"]
-
-
-def served_topic(service: str) -> str:
-    """Where the vectors of a service are logged."""
-    return f"served.{service}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +31,7 @@ class ScoringTarget:
     model: LocalModel
     state_partitions: Mapping[str, int]
     partitions: Mapping[str, int]
-    """Topic that the service writes to -> its partitions."""
+    """Topic that the service reads or writes -> its partitions."""
     sends_dead_letters: bool
 
 
@@ -70,16 +63,9 @@ def _target(
     assert request is not None
     model = LocalModel(latest_version(model_repository / route.model))
     inputs = service_inputs(plan, service, model.card.features)
-    written = (route.predictions, served_topic(service.name), dead_topic(route.requests))
     views = [plan.view(view.name) for view in inputs.views if view.topic is not None]
-    partitions = settings.topic_partitions
-    admin.ensure(
-        [
-            *(TopicSpec(t, partitions) for t in {route.requests, *(v.source.topic for v in views)}),
-            *(TopicSpec(t, partitions) for t in written[:2]),
-            TopicSpec(written[2], partitions, DEAD_LETTER_CONFIG),
-        ]
-    )
+    topics = [*service_topics(settings, service), *source_topics(settings, views)]
+    partitions = {t.name: t.partitions for t in admin.ensure(specs(topics)).values()}
     return ScoringTarget(
         service=service,
         route=route,
@@ -87,23 +73,11 @@ def _target(
         inputs=inputs,
         model=model,
         state_partitions={
-            v.name: settings.key_groups if v.shuffled else _partitions(admin, v.source.topic)
-            for v in views
+            v.name: settings.key_groups if v.shuffled else partitions[v.source.topic] for v in views
         },
-        partitions={topic: _partitions(admin, topic) for topic in written},
+        partitions=partitions,
         sends_dead_letters=_sends_dead_letters(plan, service, route.requests),
     )
-
-
-@retry(
-    retry=retry_if_exception_type(ConfigurationError),
-    stop=stop_after_delay(10),
-    wait=wait_fixed(0.05),
-    reraise=True,
-)
-def _partitions(admin: Admin, topic: str) -> int:
-    """Partitions of a topic that exists; a broker may take a moment to know one just created."""
-    return admin.partitions(topic)
 
 
 def _route(settings: Settings, service: Service) -> Route:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 
+from streamsvc.agents.claims import agree, read_claims
+from streamsvc.agents.topic_check import ensure_topics
+from streamsvc.agents.topic_plan import PlannedTopic, named_topics, state_topics, view_topics
+from streamsvc.agents.topic_watch import grown
 from streamsvc.definitions.plan import Plan, Source, View
+from streamsvc.errors import IntegrityError
 from streamsvc.features.rows import column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.settings import Settings
-from streamsvc.state.incarnations import Claim, Identity, decide
-from streamsvc.state.topics import (
-    DEAD_LETTER_CONFIG,
-    LOG_CONFIG,
-    SHUFFLE_CONFIG,
-    TABLE_CONFIG,
-    InternalTopics,
-)
+from streamsvc.state.incarnations import Claim, Identity, decide, newest_claim
+from streamsvc.state.topics import InternalTopics
+from streamsvc.store.client import connect
 from streamsvc.store.row import RowLayout
-from streamsvc.transport.admin import Admin, TopicSpec
-from streamsvc.transport.producer import BatchProducer
-from streamsvc.transport.reader import read_to_end
+from streamsvc.store.sweep import delete_older
+from streamsvc.transport.admin import Admin, TopicState
 
-__all__ = ["RunningView", "Topology", "prepare_topology"]
+__all__ = ["RunningView", "Topology", "prepare_topology", "survey_topics"]
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +51,10 @@ class Topology:
     views: tuple[RunningView, ...]
     sources: Mapping[str, Source]
     """Event topic -> source."""
+    event_topics: Mapping[str, TopicState]
+    """Event topic -> what it was when the incarnations were agreed on."""
+    dead_partitions: Mapping[str, int]
+    """Event topic -> partitions of the topic of its dead letters."""
 
     def direct(self, topic: str) -> list[RunningView]:
         """Views that read this event topic themselves."""
@@ -74,40 +76,119 @@ class Topology:
 async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     """Agree on incarnations and create every topic that is missing.
 
-    Missing event topics are created with `topic_partitions` partitions, so that a worker may be
-    started before its first producer.
+    Raises ConfigurationError for a topic that may not be created, or is not as it has to be.
     """
     admin = Admin(settings)
     topics = InternalTopics(settings.topic_prefix, plan.project)
-    sources = {view.source.topic: view.source for view in plan.views}
-    wanted = [TopicSpec(t, settings.topic_partitions) for t in sources]
-    wanted += [
-        TopicSpec(topics.dead(t), settings.topic_partitions, DEAD_LETTER_CONFIG) for t in sources
-    ]
-    wanted += [TopicSpec(t, 1, TABLE_CONFIG) for t in (topics.control, topics.progress)]
-    admin.ensure(wanted)
-    identities = {}
-    for view in plan.views:
-        topic_id = admin.topic_id(view.source.topic)
-        groups = settings.key_groups if view.shuffled else admin.partitions(view.source.topic)
-        identities[view.name] = Identity(topic_id, groups, view.definition_hash)
-        if view.shuffled:
-            identities[_shuffle_name(view)] = Identity(topic_id, groups, "")
-    numbers = await _incarnations(settings, topics.control, identities)
+    states = ensure_topics(admin, view_topics(settings, plan))
+    wanted = _identities(settings, plan, states)
+    claims = await read_claims(settings, topics.control)
+    _refuse_grown(admin, plan, wanted, claims)
+    _forget_old_topics(settings, plan, wanted, claims)
+    numbers = await agree(settings, topics.control, wanted)
     running = tuple(_running(view, numbers, topics) for view in plan.views)
-    internal = []
+    ensure_topics(admin, _logs_of_state(running, wanted))
+    sources = {view.source.topic: view.source for view in plan.views}
+    return Topology(
+        plan.project,
+        topics,
+        running,
+        sources,
+        {topic: states[topic] for topic in sources},
+        {topic: states[topics.dead(topic)].partitions for topic in sources},
+    )
+
+
+async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
+    """Every topic that the plan needs, changing nothing.
+
+    Logs of state stand there under the incarnations that workers would agree on now.
+    """
+    admin = Admin(settings)
+    topics = InternalTopics(settings.topic_prefix, plan.project)
+    named = named_topics(settings, plan)
+    states = admin.describe([topic.name for topic in named])
+    claims = await read_claims(settings, topics.control) if topics.control in states else ()
+    wanted = _identities(settings, plan, states)
+    numbers = {}
+    for name, identity in wanted.items():
+        verdict = decide(name, identity, claims)
+        numbers[name] = verdict.claim.number if verdict.claim else verdict.number or 0
+    running = [_running(view, numbers, topics) for view in plan.views]
+    return [*named, *_logs_of_state(running, wanted)]
+
+
+def _identities(
+    settings: Settings, plan: Plan, states: Mapping[str, TopicState]
+) -> dict[str, Identity]:
+    """By view, and by source for shuffles, what its incarnation is counted for.
+
+    An event topic that is not there yet has no identity, and so another one than any before.
+    """
+    found: dict[str, Identity] = {}
+    for view in plan.views:
+        state = states.get(view.source.topic)
+        topic_id = state.topic_id if state else ""
+        partitions = state.partitions if state else settings.topic_partitions
+        groups = settings.key_groups if view.shuffled else partitions
+        found[view.name] = Identity(topic_id, groups, view.definition_hash)
+        if view.shuffled:
+            found[_shuffle_name(view)] = Identity(topic_id, groups, "")
+        if view.source.key_field is not None:
+            found[_key_name(view.source)] = Identity(topic_id, partitions, view.source.key_field)
+    return found
+
+
+def _logs_of_state(
+    running: Sequence[RunningView], wanted: Mapping[str, Identity]
+) -> list[PlannedTopic]:
+    """Changelogs and shuffles, each once."""
+    found: dict[str, PlannedTopic] = {}
     for each in running:
-        states = identities[each.view.name].partitions
-        internal.append(TopicSpec(each.changelog, states, LOG_CONFIG))
-        if each.shuffle is not None:
-            internal.append(TopicSpec(each.shuffle, states, SHUFFLE_CONFIG))
-    admin.ensure(internal)
-    return Topology(plan.project, topics, running, sources)
+        partitions = wanted[each.view.name].partitions
+        for topic in state_topics(each.changelog, each.shuffle, partitions):
+            found.setdefault(topic.name, topic)
+    return list(found.values())
 
 
 def _shuffle_name(view: View) -> str:
     """What the incarnations of a source's shuffle are counted under; no view can be called so."""
     return f"{view.source.name}/shuffle"
+
+
+def _key_name(source: Source) -> str:
+    """What the partitions are claimed under that a source's declared key was true of."""
+    return f"{source.name}/key"
+
+
+def _refuse_grown(
+    admin: Admin, plan: Plan, wanted: Mapping[str, Identity], claims: Sequence[Claim]
+) -> None:
+    """Raise IntegrityError for a source that declares its key and has other partitions than before.
+
+    Unless nothing was ever written to it: then the promise may be true of all that comes.
+    """
+    for source in {view.source.name: view.source for view in plan.views}.values():
+        identity = wanted.get(_key_name(source))
+        held = newest_claim(_key_name(source), claims)
+        if identity is None or held is None or held.topic_id != identity.topic_id:
+            continue
+        if held.partitions != identity.partitions and any(admin.end_offsets(source.topic).values()):
+            raise IntegrityError(grown(source, held.partitions, identity.partitions))
+
+
+def _forget_old_topics(
+    settings: Settings, plan: Plan, wanted: Mapping[str, Identity], claims: Sequence[Claim]
+) -> None:
+    """Delete the rows of views whose topic was made anew: entities that it does not name are gone.
+
+    Before the new incarnation is claimed, so that it is done again should we not get that far.
+    """
+    for view in plan.views:
+        held = newest_claim(view.name, claims)
+        if held is not None and held.topic_id != wanted[view.name].topic_id:
+            rows = delete_older(connect(settings), plan.project, view.name, held.number + 1)
+            log.info("topic_made_anew", view=view.name, topic=view.source.topic, rows_deleted=rows)
 
 
 def _running(view: View, numbers: Mapping[str, int], topics: InternalTopics) -> RunningView:
@@ -123,34 +204,3 @@ def _running(view: View, numbers: Mapping[str, int], topics: InternalTopics) -> 
         topics.changelog(view.name, incarnation),
         shuffle,
     )
-
-
-async def _incarnations(
-    settings: Settings, control: str, identities: Mapping[str, Identity]
-) -> dict[str, int]:
-    """The number of every view's identity, claimed in the control topic where it is new."""
-    producer = BatchProducer(settings)
-    await producer.start()
-    try:
-        while True:
-            claims = await _claims(settings, control)
-            verdicts = {v: decide(v, identity, claims) for v, identity in identities.items()}
-            open_claims = [v.claim for v in verdicts.values() if v.claim is not None]
-            if not open_claims:
-                return {v: verdict.number for v, verdict in verdicts.items() if verdict.number}
-            for claim in open_claims:
-                log.info("incarnation_claimed", view=claim.view, incarnation=claim.number)
-            records = [(c.key, msgspec.json.encode(c), ()) for c in open_claims]
-            await (await producer.send(control, 0, records))
-    finally:
-        await producer.stop()
-
-
-async def _claims(settings: Settings, control: str) -> Sequence[Claim]:
-    claims: list[Claim] = []
-    async for chunk in read_to_end(settings, control, {0: 0}):
-        for i in range(len(chunk)):
-            key, value = chunk.key(i), chunk.value(i)
-            if key is not None and value is not None and key.startswith(b"incarnation/"):
-                claims.append(msgspec.json.decode(value, type=Claim))
-    return claims

@@ -35,6 +35,8 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("worker", "worker", RUN),
     ("produce", "produce", DATA),
     ("predictions", "predictions", DATA),
+    ("topics", "topics", DATA),
+    ("dead-letters", "dead_letters", DATA),
     ("store", "store", DATA),
     ("train", "train", MODELS),
 )

@@ -74,10 +74,11 @@ def produce(
     context = cli_context(ctx)
     from streamsvc.agents.replay import Timeline, event_topics, publish, read_events
     from streamsvc.agents.replay import lockstep as run_lockstep
+    from streamsvc.cli.instants import instant
     from streamsvc.definitions.registry import load_plan
 
     pace = _speed(speed, lockstep)
-    bounds = {"from_ms": _instant("--from", from_), "until_ms": _instant("--until", until)}
+    bounds = {"from_ms": instant("--from", from_), "until_ms": instant("--until", until)}
     if flights:
         _write_flights(context)
     plan = load_plan(context.repo, context.settings.max_future_ms)
@@ -135,22 +136,6 @@ def _speed(text: str, lockstep: bool) -> float | None:
     if lockstep:
         raise ConfigurationError("--lockstep goes at the pace of the answers; leave out --speed")
     return value
-
-
-def _instant(option: str, text: str | None) -> int | None:
-    """Milliseconds of an ISO-8601 date or time; UTC unless it says otherwise."""
-    from datetime import UTC, datetime
-
-    from streamsvc.errors import ConfigurationError
-
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{option} is {text!r}; give an ISO-8601 date or time") from error
-    aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1_000)
 
 
 def _write_flights(context: CliContext) -> None:

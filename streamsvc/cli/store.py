@@ -18,32 +18,57 @@ app = typer.Typer(help="Look after the rows in the online store.", no_args_is_he
 @app.command()
 def rebuild(
     ctx: typer.Context,
+    from_topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-topic",
+            metavar="VIEW",
+            help="Begin this view's state anew, too, with what its topic still holds. May be "
+            "repeated. Start the feature workers afterwards.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Delete the rows of all windowed views; feature workers write them again from their state.
 
-    Those that run begin within a second, others when they start. Until then these features are
-    missing. Rows of batch views stay. If it is interrupted, run it again.
+    Those that run do so within a second, others when they start. Until then these features are
+    missing. Rows of batch views stay. With --from-topic only the views named are concerned. If it
+    is interrupted, run it again.
     """
     context = cli_context(ctx)
     if not yes and not sys.stdin.isatty():
         raise ConfigurationError(
             "store rebuild asks before it deletes, and standard input is no terminal: add --yes."
         )
+    import asyncio
+
+    from streamsvc.agents.claims import begin_anew
     from streamsvc.definitions.registry import load_plan
     from streamsvc.store.client import connect
-    from streamsvc.store.sweep import delete_views
+    from streamsvc.store.sweep import delete_view, delete_views
 
     plan = load_plan(context.repo, context.settings.max_future_ms)
-    names = [view.name for view in plan.views]
+    known = [view.name for view in plan.views]
+    names = from_topic or known
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(f"No windowed view {name!r}; there are {', '.join(known)}.")
     if not yes:
-        question = f"Delete the rows of {len(names)} views of {plan.project} ({', '.join(names)})?"
+        also = " and the state" if from_topic else ""
+        question = f"Delete the rows{also} of {len(names)} views of {plan.project} "
+        question += f"({', '.join(names)})?"
         typer.confirm(question, abort=True, err=True)
+    if from_topic:
+        asyncio.run(begin_anew(context.settings, plan, from_topic))
     client = connect(context.settings)
-    rows = delete_views(client, plan.project, names)
+    if from_topic:
+        rows = {name: delete_view(client, plan.project, name) for name in names}
+    else:
+        rows = delete_views(client, plan.project, names)
     if json:
         context.print_json({"rows_deleted": rows})
         return
     deleted = f"{sum(rows.values()):,} rows of {len(rows)} views deleted"
-    context.console.print(f"{deleted}; feature workers write them again.", highlight=False)
+    again = "start the feature workers" if from_topic else "feature workers write them again"
+    context.console.print(f"{deleted}; {again}.", highlight=False)

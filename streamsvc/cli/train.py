@@ -77,6 +77,7 @@ def _job(
     until: str | None,
     test_from: str | None,
 ) -> TrainingJob:
+    from streamsvc.cli.instants import instant
     from streamsvc.definitions.registry import load_plan
     from streamsvc.errors import ConfigurationError
     from streamsvc.models.train import TrainingJob
@@ -92,26 +93,9 @@ def _job(
         label_column=label_column,
         model=model or (route.model if route else service),
         threshold=route.threshold if route else 0.5,
-        until_ms=_instant("--until", until),
-        test_from_ms=_instant("--test-from", test_from),
+        until_ms=instant("--until", until),
+        test_from_ms=instant("--test-from", test_from),
     )
-
-
-def _instant(option: str, text: str | None) -> int | None:
-    """Milliseconds of an ISO-8601 date or time; UTC unless it says otherwise."""
-    from datetime import UTC, datetime
-
-    from streamsvc.errors import ConfigurationError
-
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{option} {text!r} is no date; write 2013-10-01") from error
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    return int(found.timestamp() * 1_000)
 
 
 def _load(context: CliContext, trained: Trained) -> tuple[bool, str]:

@@ -10,18 +10,18 @@ import re
 import time
 from collections.abc import Sequence
 
-from streamsvc.agents.scoring_targets import served_topic
+from streamsvc.agents.topic_plan import named_topics
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import UnavailableError
-from streamsvc.events.dead_letters import dead_topic
 from streamsvc.settings import Settings
-from streamsvc.state.topics import DEAD_LETTER_CONFIG, InternalTopics
+from streamsvc.state.topics import InternalTopics
 from streamsvc.store.client import connect
 from streamsvc.store.sweep import delete_project
-from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.admin import Admin
 
 __all__ = ["clean_slate", "dead_letter_topics"]
 
+_KEPT = ("control", "progress")
 _POLL_S = 0.05
 _KNOWN_EVERYWHERE_S = 30.0
 
@@ -32,11 +32,7 @@ def clean_slate(settings: Settings, plan: Plan) -> list[str]:
     No worker of the repo may run. The control topic stays: incarnations only ever grow.
     """
     admin = Admin(settings)
-    wanted = [TopicSpec(topic, settings.topic_partitions) for topic in _named_topics(plan)]
-    wanted += [
-        TopicSpec(topic, settings.topic_partitions, DEAD_LETTER_CONFIG)
-        for topic in dead_letter_topics(plan)
-    ]
+    wanted = [topic.spec for topic in named_topics(settings, plan) if topic.role not in _KEPT]
     named = [each.name for each in wanted]
     existing = admin.topics()
     outdated = [topic for topic in existing if _is_state(topic, settings, plan)]
@@ -48,17 +44,9 @@ def clean_slate(settings: Settings, plan: Plan) -> list[str]:
     return named
 
 
-def dead_letter_topics(plan: Plan) -> list[str]:
+def dead_letter_topics(settings: Settings, plan: Plan) -> list[str]:
     """Where bad records of the repo's topics go."""
-    return [dead_topic(topic) for topic in dict.fromkeys(s.topic for s in plan.sources)]
-
-
-def _named_topics(plan: Plan) -> list[str]:
-    found = [source.topic for source in plan.sources]
-    for service in plan.services:
-        if service.route is not None:
-            found += [service.route.predictions, served_topic(service.name)]
-    return list(dict.fromkeys(found))
+    return [t.name for t in named_topics(settings, plan) if t.role == "dead letters"]
 
 
 def _is_state(topic: str, settings: Settings, plan: Plan) -> bool:

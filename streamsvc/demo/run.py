@@ -93,7 +93,7 @@ def run_demo(path: Path, days: int, narrator: Narrator) -> tuple[DemoReport, Com
         narrator.step("The same requests from history, for comparison") as step,
         feast_repo.quiet_feast(log),
     ):
-        dead = dead_letter_topics(repo.plan)
+        dead = dead_letter_topics(settings, repo.plan)
         report, comparison = judge(settings, path, repo.store, deployed, span, replayed, dead)
         step.outcome = f"{comparison.vectors:,} vectors compared bit for bit"
     return report, comparison

@@ -26,6 +26,9 @@ __all__ = [
     "DEAD_SUFFIX",
     "ERROR_HEADER",
     "REASON_HEADER",
+    "REPLAYED_HEADER",
+    "REPLAYED_TO_HEADER",
+    "REPLAYS_HEADER",
     "SOURCE_HEADER",
     "SOURCE_TIMESTAMP_HEADER",
     "TRACE_HEADER",
@@ -49,6 +52,12 @@ REASON_HEADER: Final = "streamsvc-reason"
 ERROR_HEADER: Final = "streamsvc-error"
 SOURCE_HEADER: Final = "streamsvc-source"
 SOURCE_TIMESTAMP_HEADER: Final = "streamsvc-source-timestamp"
+REPLAYED_HEADER: Final = "streamsvc-replayed"
+"""On a record that was sent again: topic/partition/offset of the one that was refused."""
+REPLAYS_HEADER: Final = "streamsvc-replays"
+"""On the same: how often it has been sent again."""
+REPLAYED_TO_HEADER: Final = "streamsvc-replayed-to"
+"""On a note among the dead letters: where the record of `streamsvc-source` was sent again."""
 DEAD_SUFFIX: Final = ".dead"
 """Appended to a topic's name: where its records go that cannot be used."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["Claim", "Identity", "Verdict", "decide"]
+__all__ = ["Claim", "Identity", "Verdict", "decide", "newest_claim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,23 @@ class Verdict:
     claim: Claim | None
 
 
+def newest_claim(view: str, claims: Iterable[Claim]) -> Claim | None:
+    """The claim that holds the view's newest number; claims come in the order of the log."""
+    newest: Claim | None = None
+    for claim in claims:
+        if claim.view == view and claim.number == (newest.number if newest else 0) + 1:
+            newest = claim
+    return newest
+
+
 def decide(view: str, identity: Identity, claims: Iterable[Claim]) -> Verdict:
     """Fold the control log, in order, for one view.
 
     Only the newest number counts. An identity that was superseded and comes back (a definition that
     is reverted) claims a new number, because its rows must replace those of the one in between.
     """
-    holders: dict[int, str] = {}
-    for claim in claims:
-        if claim.view == view and claim.number == len(holders) + 1:
-            holders[claim.number] = claim.digest
-    if holders and holders[len(holders)] == identity.digest:
-        return Verdict(len(holders), None)
-    return Verdict(None, Claim.of(view, len(holders) + 1, identity))
+    newest = newest_claim(view, claims)
+    if newest is not None and newest.digest == identity.digest:
+        return Verdict(newest.number, None)
+    number = 1 if newest is None else newest.number + 1
+    return Verdict(None, Claim.of(view, number, identity))

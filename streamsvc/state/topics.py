@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEAD_LETTER_CONFIG", "LOG_CONFIG", "SHUFFLE_CONFIG", "TABLE_CONFIG", "InternalTopics"]
+from streamsvc.events.dead_letters import dead_topic
+
+__all__ = [
+    "DEAD_LETTER_CONFIG",
+    "LOG_CONFIG",
+    "SHUFFLE_CONFIG",
+    "TABLE_CONFIG",
+    "InternalTopics",
+    "served_topic",
+]
 
 _MAX_RECORD_BYTES = str(10 * 1024 * 1024)
 
@@ -25,6 +34,11 @@ SHUFFLE_CONFIG = {
 }
 TABLE_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": _MAX_RECORD_BYTES}
 DEAD_LETTER_CONFIG = {"max.message.bytes": _MAX_RECORD_BYTES}
+
+
+def served_topic(service: str) -> str:
+    """Where the vectors of a service are logged."""
+    return f"served.{service}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +71,4 @@ class InternalTopics:
     @staticmethod
     def dead(topic: str) -> str:
         """Where bad records of a topic go."""
-        return f"{topic}.dead"
+        return dead_topic(topic)

@@ -14,9 +14,21 @@ from streamsvc.store.keys import (
     row_pattern,
 )
 
-__all__ = ["delete_project", "delete_view", "delete_views"]
+__all__ = ["delete_older", "delete_project", "delete_view", "delete_views"]
 
 _SCAN_KEYS = 1_000
+
+# KEYS of one shard. ARGV: the least incarnation that stays. A row begins with its own.
+_DELETE_OLDER = """\
+local deleted = 0
+for _, key in ipairs(KEYS) do
+  local head = redis.call('GETRANGE', key, 0, 3)
+  if #head == 4 and struct.unpack('>I4', head) < tonumber(ARGV[1]) then
+    deleted = deleted + redis.call('UNLINK', key)
+  end
+end
+return deleted
+"""
 
 
 def delete_view(client: redis.Redis, project: str, view: str) -> int:
@@ -40,6 +52,26 @@ def delete_views(client: redis.Redis, project: str, views: Iterable[str]) -> dic
         return {view: delete_view(client, project, view) for view in views}
     finally:
         _delete(client, heartbeat_pattern(project))
+
+
+def delete_older(client: redis.Redis, project: str, view: str, incarnation: int) -> int:
+    """Delete a view's markers, and its rows of incarnations before this one; how many rows.
+
+    A worker of this incarnation that runs already writes its markers again, and keeps its rows.
+    """
+    _delete(client, marker_pattern(project, view))
+    deleted = 0
+    with store_errors(client):
+        shard: dict[bytes, list[bytes]] = {}
+        for key in client.scan_iter(match=row_pattern(project, view), count=_SCAN_KEYS):
+            keys = shard.setdefault(key[: key.index(b"}")], [])
+            keys.append(key)
+            if len(keys) == _SCAN_KEYS:
+                deleted += int(client.eval(_DELETE_OLDER, len(keys), *keys, incarnation))
+                keys.clear()
+        for keys in filter(None, shard.values()):
+            deleted += int(client.eval(_DELETE_OLDER, len(keys), *keys, incarnation))
+    return deleted
 
 
 def delete_project(client: redis.Redis, project: str) -> int:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
 
 from streamsvc.errors import ConfigurationError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.kafka_config import librdkafka_config
 
-__all__ = ["Admin", "TopicSpec"]
+__all__ = ["Admin", "TopicSpec", "TopicState"]
 
 TIMEOUT_S = 30.0
+KNOWN_EVERYWHERE_S = 10.0
 T = TypeVar("T")
 
 
@@ -28,6 +35,18 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as it is."""
+
+    name: str
+    topic_id: str
+    """Its identity, which a topic made anew under the same name does not share."""
+    partitions: int
+    replication: int
+    """Replicas of the partition that has fewest."""
 
 
 _NO_ANSWER = {
@@ -48,12 +67,26 @@ _NO_LEADER = {
 }
 
 
+_NOT_ALLOWED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+
+
 class _NoLeaderError(UnavailableError):
     """Retriable: the controller is still choosing."""
 
 
 class _TopicExistsError(Exception):
     """Not an error for `ensure`."""
+
+
+class _NoTopicError(ConfigurationError):
+    """The topic does not exist, or the broker asked does not know of it yet."""
+
+
+class _NotAllowedError(ConfigurationError):
+    """We may not ask that."""
 
 
 class Admin:
@@ -64,21 +97,52 @@ class Admin:
         self._servers = settings.kafka_bootstrap_servers
         self._client = AdminClient(librdkafka_config(settings))
 
-    def ensure(self, topics: Sequence[TopicSpec]) -> None:
-        """Makes the topics that do not exist; leaves the others as they are."""
-        wanted = [
-            NewTopic(t.name, t.partitions, self._replication, config=dict(t.config))
-            # A name that stands twice in one request kills the process in confluent-kafka 2.16.
-            for t in {t.name: t for t in topics}.values()
+    def ensure(self, topics: Sequence[TopicSpec]) -> dict[str, TopicState]:
+        """Makes the topics that do not exist, leaves the others as they are; returns all of them.
+
+        Nothing is asked of the broker for topics that exist, so whoever may not create topics can
+        run on those that somebody else has made. Raises ConfigurationError if one is missing that
+        we may not create.
+        """
+        # A name that stands twice in one request kills the process in confluent-kafka 2.16.
+        wanted = {topic.name: topic for topic in topics}
+        found = self.describe(list(wanted))
+        missing = [topic for name, topic in wanted.items() if name not in found]
+        if missing:
+            self._create(missing)
+            found |= self._known([topic.name for topic in missing])
+        return found
+
+    def _create(self, topics: Sequence[TopicSpec]) -> None:
+        new = [
+            NewTopic(t.name, t.partitions, self._replication, config=dict(t.config)) for t in topics
         ]
-        if not wanted:
-            return
-        made = self._client.create_topics(wanted, operation_timeout=TIMEOUT_S)
+        made = self._client.create_topics(new, operation_timeout=TIMEOUT_S)
         for name, future in made.items():
             try:
                 self._result(name, future)
             except _TopicExistsError:
                 continue
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"{error}. Topic {name!r} does not exist, and Kafka does not let us create it: "
+                    "`streamsvc topics create --dry-run` prints the commands with which somebody "
+                    "who may can create all that are missing."
+                ) from error
+
+    @retry(
+        retry=retry_if_exception_type(_NoTopicError),
+        wait=wait_fixed(0.05),
+        stop=stop_after_delay(KNOWN_EVERYWHERE_S),
+        reraise=True,
+    )
+    def _known(self, topics: Sequence[str]) -> dict[str, TopicState]:
+        """Topics that were just made; a broker may take a moment to know them."""
+        found = self.describe(topics)
+        for name in topics:
+            if name not in found:
+                raise _NoTopicError(f"There is no topic {name!r}")
+        return found
 
     def topics(self) -> list[str]:
         """Names of all topics but Kafka's own. Raises UnavailableError if no broker answers."""
@@ -93,21 +157,54 @@ class Admin:
                 f"Kafka at {self._servers} did not answer: {error.args[0].str()}"
             ) from error
 
+    def describe(self, topics: Sequence[str]) -> dict[str, TopicState]:
+        """Those of the topics that exist, by name."""
+        if not topics:
+            return {}
+        asked = TopicCollection(list(dict.fromkeys(topics)))
+        found: dict[str, TopicState] = {}
+        for name, future in self._client.describe_topics(asked, request_timeout=TIMEOUT_S).items():
+            try:
+                topic = self._result(name, future)
+            except _NoTopicError:
+                continue
+            replicas = [len(partition.replicas) for partition in topic.partitions]
+            found[name] = TopicState(
+                name, str(topic.topic_id), len(replicas), min(replicas, default=0)
+            )
+        return found
+
+    def configs(self, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Kafka's settings as they hold for each topic, defaults of the broker included.
+
+        Topics that do not exist, or whose settings we may not see, are left out.
+        """
+        if not topics:
+            return {}
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, n) for n in dict.fromkeys(topics)]
+        answers = self._client.describe_configs(asked, request_timeout=TIMEOUT_S)
+        found: dict[str, dict[str, str]] = {}
+        for resource, future in answers.items():
+            try:
+                entries = self._result(resource.name, future)
+            except (_NoTopicError, _NotAllowedError):
+                continue
+            found[resource.name] = {
+                name: entry.value for name, entry in entries.items() if entry.value is not None
+            }
+        return found
+
     def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
-        return len(self._describe(topic).partitions)
+        return self.state(topic).partitions
 
     def exists(self, topic: str) -> bool:
         """Whether the topic exists."""
-        try:
-            self._describe(topic)
-        except ConfigurationError:
-            return False
-        return True
+        return bool(self.describe([topic]))
 
     def topic_id(self, topic: str) -> str:
         """The topic's identity, which a topic made anew under the same name does not share."""
-        return str(self._describe(topic).topic_id)
+        return self.state(topic).topic_id
 
     def start_offsets(self, topic: str) -> dict[int, int]:
         """Partition -> offset of the first record that still exists."""
@@ -116,6 +213,21 @@ class Admin:
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Partition -> offset that the next record will get."""
         return self._offsets(topic, OffsetSpec.latest())
+
+    def committed(self, group: str, topic: str) -> dict[int, tuple[int, str]]:
+        """Partition -> (offset that a consumer group goes on at, what was stored with it).
+
+        A partition that it never committed is left out.
+        """
+        asked = [TopicPartition(topic, p) for p in range(self.partitions(topic))]
+        request = [ConsumerGroupTopicPartitions(group, asked)]
+        answer = self._client.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S)
+        found = self._result(topic, answer[group])
+        return {
+            tp.partition: (tp.offset, tp.metadata or "")
+            for tp in found.topic_partitions
+            if tp.offset >= 0
+        }
 
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
         """Deletes every record below these offsets (partition -> offset)."""
@@ -130,9 +242,12 @@ class Admin:
             for name, future in self._client.delete_topics(list(topics)).items():
                 self._result(name, future)
 
-    def _describe(self, topic: str) -> Any:
-        found = self._client.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_S)
-        return self._result(topic, found[topic])
+    def state(self, topic: str) -> TopicState:
+        """One topic as it is."""
+        found = self.describe([topic])
+        if topic not in found:
+            raise _NoTopicError(f"There is no topic {topic!r}")
+        return found[topic]
 
     @retry(
         retry=retry_if_exception_type(_NoLeaderError),
@@ -154,7 +269,9 @@ class Admin:
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _TopicExistsError from error
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise ConfigurationError(f"There is no topic {topic!r}") from error
+                raise _NoTopicError(f"There is no topic {topic!r}") from error
+            if code in _NOT_ALLOWED:
+                raise _NotAllowedError(f"Kafka refused {topic!r}: {error.args[0].str()}") from error
             if code in _NO_LEADER:
                 raise _NoLeaderError(f"Topic {topic!r} has a partition without leader") from error
             if error.args[0].retriable() or code in _NO_ANSWER:

@@ -15,7 +15,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import faust
@@ -53,6 +53,10 @@ class StreamApp(faust.App):
 
     fetch_gate: asyncio.Event | None = None
     """Nothing more is fetched while it is not set. Set unless somebody clears it."""
+
+    topic_marks: Mapping[str, str] = {}
+    """Topic -> what is stored with its committed offsets: a group's offsets outlive a topic that is
+    made anew if they are committed a moment later."""
 
     transport_class: type[Transport] = Transport
 

@@ -58,9 +58,21 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
         consumer._fetch_min_bytes = transport.fetch_min_bytes
         consumer._isolation_level = transport.isolation_level
+        consumer.commit = self._marked(consumer.commit)
         if transport.columnar:
             consumer._value_deserializer = self.consumer.columnar
         return consumer
+
+    def _marked(self, commit: Callable[..., Any]) -> Callable[..., Any]:
+        """A commit that says with each offset which topic it means, where the app has said so."""
+
+        async def marked(offsets: Mapping[Any, Any]) -> None:
+            marks = getattr(self.consumer.app, "topic_marks", {})
+            await commit(
+                {tp: at._replace(metadata=marks.get(tp.topic, "")) for tp, at in offsets.items()}
+            )
+
+        return marked
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> Fetch:
         self._asked.set()

@@ -108,7 +108,9 @@ class Consumer(stock.Consumer):
             if not self._chunked(tp):
                 yield tp, self._to_message(tp, record)
                 continue
-            slot = self.ledger.deliver(tp, record.first_offset, record.next_offset)
+            slot = self.ledger.deliver(
+                tp, record.first_offset, record.next_offset, blank=not len(record)
+            )
             if len(record):
                 yield tp, self._chunk_message(ensure_TP(tp), record, slot)
             else:

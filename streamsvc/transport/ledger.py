@@ -41,9 +41,10 @@ class Slot:
 
 
 class _Track:
-    __slots__ = ("done", "expected", "slots")
+    __slots__ = ("blank", "done", "expected", "slots")
 
     def __init__(self, position: int) -> None:
+        self.blank = (position, position)
         self.expected = position
         self.done: int | None = None
         self.slots: deque[Slot] = deque()
@@ -84,8 +85,20 @@ class Ledger:
         track = self._tracks.get(partition)
         return track.expected if track else None
 
-    def deliver(self, partition: Partition, first_offset: int, next_offset: int) -> Slot:
-        """Takes the next chunk `first_offset … next_offset - 1` in.
+    def past_blanks(self, partition: Partition, offset: int) -> int:
+        """Where the next record can lie at the earliest for whoever has read up to `offset`.
+
+        Beyond the last record of a transaction lies its marker, which nobody is ever handed. Any
+        thread may ask.
+        """
+        track = self._tracks.get(partition)
+        start, end = track.blank if track else (offset, offset)
+        return max(offset, end) if offset >= start else offset
+
+    def deliver(
+        self, partition: Partition, first_offset: int, next_offset: int, *, blank: bool = False
+    ) -> Slot:
+        """Takes the next chunk `first_offset … next_offset - 1` in; `blank` for one of no records.
 
         Raises IntegrityError if it does not continue the partition.
         """
@@ -97,10 +110,13 @@ class Ledger:
             raise IntegrityError(
                 f"{topic}/{number} goes on at offset {first_offset}, but {track.expected} was "
                 "next. Records were deleted unread (retention, DeleteRecords), or the "
-                "topic was recreated. Going on would skip them in silence: reset the group's "
-                "offsets or rebuild the state, then start again."
+                "topic was recreated. Going on would skip them in silence. Start the worker again: "
+                "it begins anew on a new topic, or says what is missing and how to go on without."
             )
         track.expected = next_offset
+        if blank:
+            start, end = track.blank
+            track.blank = (start if end == first_offset else first_offset, next_offset)
         slot = Slot(next_offset)
         track.slots.append(slot)
         return slot

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from aiokafka.partitioner import murmur2
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 START_MS = int(datetime(2024, 3, 1, tzinfo=UTC).timestamp() * 1000)
@@ -156,21 +156,29 @@ def read_truth(bootstrap: str, topic: str, *, keyed: bool = False, decode=json.l
     `decode` makes an event of a value, or raises ValueError, KeyError or struct.error.
     """
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "truth", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "truth",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
     )
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
     ends = {
         p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
         for p in partitions
     }
-    consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-    left = sum(ends.values())
+    # By the ends of partitions, because markers of transactions have offsets, too.
+    consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
+    left = set(ends)
     greatest: dict[int, int] = defaultdict(lambda: -1)
     truth = Truth([], 0, ends)
     while left:
-        for message in consumer.consume(min(left, 10_000), timeout=10):
-            assert message.error() is None, message.error()
-            left -= 1
+        for message in consumer.consume(10_000, timeout=0.2):
+            if message.error() is not None:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                left.discard(message.partition())
+                continue
             headers = dict(message.headers() or [])
             if message.value() is None and "streamsvc-clock" in headers:
                 continue

@@ -132,3 +132,18 @@ class Interleavings(RuleBasedStateMachine):
 
 Interleavings.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestInterleavings = Interleavings.TestCase
+
+
+def test_a_stretch_without_records_is_passed_by_whoever_has_read_up_to_it():
+    tp, ledger = ("t", 0), Ledger()
+    ledger.start({tp: 5})
+    assert ledger.past_blanks(tp, 5) == 5
+    ledger.deliver(tp, 5, 8)
+    ledger.deliver(tp, 8, 9, blank=True)
+    ledger.deliver(tp, 9, 10, blank=True)
+    assert [ledger.past_blanks(tp, offset) for offset in (5, 7, 8, 10)] == [5, 7, 10, 10]
+    ledger.deliver(tp, 10, 12)
+    assert [ledger.past_blanks(tp, offset) for offset in (8, 10, 12)] == [10, 10, 12]
+    ledger.deliver(tp, 12, 13, blank=True)
+    assert [ledger.past_blanks(tp, offset) for offset in (8, 10, 12)] == [8, 10, 13]
+    assert ledger.past_blanks(("other", 0), 3) == 3

@@ -1,0 +1,142 @@
+"""Which topics a project needs, and as what: the one list that everything else goes by.
+
+Workers, `streamsvc topics` and the demo take their topics from here. Changelogs and shuffles carry
+an incarnation in their names, so they are known only once the incarnations are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from streamsvc.definitions.plan import Plan, Service, View
+from streamsvc.events.dead_letters import dead_topic
+from streamsvc.settings import Settings
+from streamsvc.state.topics import (
+    DEAD_LETTER_CONFIG,
+    LOG_CONFIG,
+    SHUFFLE_CONFIG,
+    TABLE_CONFIG,
+    InternalTopics,
+    served_topic,
+)
+from streamsvc.transport.admin import TopicSpec
+
+__all__ = [
+    "ROLES",
+    "PlannedTopic",
+    "Role",
+    "named_topics",
+    "service_topics",
+    "source_topics",
+    "specs",
+    "state_topics",
+    "view_topics",
+]
+
+Role: TypeAlias = Literal[
+    "events",
+    "requests",
+    "dead letters",
+    "predictions",
+    "served log",
+    "control",
+    "progress",
+    "changelog",
+    "shuffle",
+]
+
+ROLES: dict[Role, frozenset[str]] = {
+    # What must be as planned, or state would be lost or partitions mixed up. All else is advice.
+    "events": frozenset(),
+    "requests": frozenset(),
+    "dead letters": frozenset(),
+    "predictions": frozenset(),
+    "served log": frozenset(),
+    "control": frozenset({"cleanup.policy"}),
+    "progress": frozenset({"cleanup.policy"}),
+    "changelog": frozenset({"partitions", "cleanup.policy", "retention.ms", "retention.bytes"}),
+    "shuffle": frozenset({"partitions", "cleanup.policy"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTopic:
+    """A topic that a project needs, as it is made where it is missing."""
+
+    role: Role
+    spec: TopicSpec
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self.spec.name
+
+
+def specs(topics: Iterable[PlannedTopic]) -> list[TopicSpec]:
+    """How these topics are made."""
+    return [topic.spec for topic in topics]
+
+
+def source_topics(settings: Settings, views: Iterable[View]) -> list[PlannedTopic]:
+    """What these views read, missing or not: a worker may be started before its first producer."""
+    topics = dict.fromkeys(view.source.topic for view in views)
+    return [_records("events", topic, settings) for topic in topics]
+
+
+def view_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
+    """What feature workers need before they know the incarnations of their views."""
+    internal = InternalTopics(settings.topic_prefix, plan.project)
+    events = source_topics(settings, plan.views)
+    return [
+        *events,
+        *(_dead_letters(topic.name, settings) for topic in events),
+        PlannedTopic("control", TopicSpec(internal.control, 1, TABLE_CONFIG)),
+        PlannedTopic("progress", TopicSpec(internal.progress, 1, TABLE_CONFIG)),
+    ]
+
+
+def service_topics(settings: Settings, service: Service) -> list[PlannedTopic]:
+    """What the scoring workers of a service with a route read and write, but for event topics."""
+    route = service.route
+    assert route is not None
+    topics = [
+        _records("requests", route.requests, settings),
+        _dead_letters(route.requests, settings),
+        _records("predictions", route.predictions, settings),
+    ]
+    if settings.served_log:
+        topics.append(_records("served log", served_topic(service.name), settings))
+    return topics
+
+
+def named_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
+    """Everything but changelogs and shuffles, each once, in the order in which records travel.
+
+    A topic of events that is one of requests, too, stands there with the first role.
+    """
+    found = view_topics(settings, plan)
+    for service in plan.services:
+        if service.route is not None:
+            found += service_topics(settings, service)
+    each = {topic.name: topic for topic in reversed(found)}
+    order = list(ROLES)
+    return sorted(each.values(), key=lambda topic: (order.index(topic.role), topic.name))
+
+
+def state_topics(changelog: str, shuffle: str | None, partitions: int) -> list[PlannedTopic]:
+    """The logs of one view's state, in one incarnation, with so many state partitions."""
+    topics = [PlannedTopic("changelog", TopicSpec(changelog, partitions, LOG_CONFIG))]
+    if shuffle is not None:
+        topics.append(PlannedTopic("shuffle", TopicSpec(shuffle, partitions, SHUFFLE_CONFIG)))
+    return topics
+
+
+def _records(role: Role, topic: str, settings: Settings) -> PlannedTopic:
+    return PlannedTopic(role, TopicSpec(topic, settings.topic_partitions))
+
+
+def _dead_letters(topic: str, settings: Settings) -> PlannedTopic:
+    spec = TopicSpec(dead_topic(topic), settings.topic_partitions, DEAD_LETTER_CONFIG)
+    return PlannedTopic("dead letters", spec)
