@@ -15,12 +15,13 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import faust
 import uvloop
 from faust.tables import TableManager
+from faust.types import TP
 
 from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
@@ -55,6 +56,11 @@ class StreamApp(faust.App):
     """Nothing more is fetched while it is not set. Set unless somebody clears it."""
 
     transport_class: type[Transport] = Transport
+
+    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        """Commit where a worker that keeps positions of its own goes on, which the group may not
+        know: else a partition that gets no more records would show a lag for ever."""
+        await self.consumer._commit_offsets(positions)
 
     def _new_transport(self) -> Transport:
         # By class rather than by URL, so that it works from a checkout that is not installed.
