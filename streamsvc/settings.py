@@ -126,6 +126,16 @@ class Settings(BaseSettings):
     flush_interval_ms: int = Field(0, ge=0)
     """Least milliseconds between two writes of changed rows; 0 writes back to back."""
 
+    # --- Archive worker --------------------------------------------------------------------
+    archive_interval_s: float = Field(60.0, gt=0)
+    """Seconds that an event waits at most before it is in a file."""
+    archive_buffer_bytes: int = Field(256 << 20, ge=1)
+    """Bytes of events that wait in memory; beyond that the largest file is written at once."""
+    archive_file_bytes: int = Field(128 << 20, ge=1)
+    """Bytes up to which small files of a day are merged."""
+    archive_grace_s: float = Field(3_600.0, ge=60)
+    """Seconds that files stay after they were merged, for whoever is reading them."""
+
     # --- Events and requests ---------------------------------------------------------------
     max_record_bytes: int = Field(262_144, ge=1)
     """Bytes above which an event or a request is refused without being parsed."""

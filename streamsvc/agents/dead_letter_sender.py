@@ -10,15 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
+from typing import Protocol
+
+from prometheus_client import Counter
 
 from streamsvc.events.dead_letters import DeadLetter, dead_letters
 from streamsvc.events.wire import Reject
-from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.state.topics import InternalTopics
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["DeadLetterSender"]
+
+
+class DeadLetterMetrics(Protocol):
+    """What counts dead letters, by topic and reason."""
+
+    @property
+    def dead_letters(self) -> Counter:
+        """The count."""
 
 
 class DeadLetterSender:
@@ -29,7 +39,7 @@ class DeadLetterSender:
         partitions: Mapping[str, int],
         topics: InternalTopics,
         producer: BatchProducer,
-        metrics: FeatureMetrics,
+        metrics: DeadLetterMetrics,
     ) -> None:
         """`partitions` of the dead letters of each event topic."""
         self._partitions = partitions

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from streamsvc.definitions.plan import Plan, Service, View
+from streamsvc.definitions.plan import Plan, Service, Source, View
 from streamsvc.events.dead_letters import dead_topic
 from streamsvc.settings import Settings
 from streamsvc.state.topics import (
@@ -27,6 +27,7 @@ __all__ = [
     "ROLES",
     "PlannedTopic",
     "Role",
+    "archive_topics",
     "named_topics",
     "service_topics",
     "source_topics",
@@ -111,6 +112,21 @@ def service_topics(settings: Settings, service: Service) -> list[PlannedTopic]:
     return topics
 
 
+def archive_topics(settings: Settings, plan: Plan, sources: Iterable[Source]) -> list[PlannedTopic]:
+    """What the archive workers of these sources read, and the dead letters that nobody else sends.
+
+    Feature workers send those of what views read, and scoring workers those of requests.
+    """
+    others = {view.source.topic for view in plan.views}
+    others |= {service.route.requests for service in plan.services if service.route is not None}
+    found = []
+    for topic in dict.fromkeys(source.topic for source in sources):
+        found.append(_records("events", topic, settings))
+        if topic not in others:
+            found.append(_dead_letters(topic, settings))
+    return found
+
+
 def named_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     """Everything but changelogs and shuffles, each once, in the order in which records travel.
 
@@ -120,6 +136,8 @@ def named_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     for service in plan.services:
         if service.route is not None:
             found += service_topics(settings, service)
+    archived = [source for source in plan.sources if source.archive_is_directory]
+    found += archive_topics(settings, plan, archived)
     each = {topic.name: topic for topic in reversed(found)}
     order = list(ROLES)
     return sorted(each.values(), key=lambda topic: (order.index(topic.role), topic.name))

@@ -1,4 +1,4 @@
-"""`streamsvc worker features` and `streamsvc worker scoring`."""
+"""`streamsvc worker features`, `streamsvc worker scoring` and `streamsvc worker archive`."""
 
 from __future__ import annotations
 
@@ -75,3 +75,35 @@ def scoring(
     settings = context.settings
     configure_logs(settings)
     run_loop(run(settings, context.repo, services or (), instance_id))
+
+
+@app.command()
+def archive(
+    ctx: typer.Context,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="KafkaSources to archive; all whose batch_source is a directory by default."
+        ),
+    ] = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Go on behind records that retention has deleted before they were archived.",
+        ),
+    ] = False,
+    instance_id: InstanceId = None,
+) -> None:
+    """Write events to Parquet files, the history that training reads."""
+    _end_when_told()
+    from streamsvc.agents.archive import run
+    from streamsvc.definitions.registry import load_plan
+    from streamsvc.monitor.logs import configure_logs
+    from streamsvc.transport.app import run as run_loop
+
+    context = cli_context(ctx)
+    settings = context.settings
+    configure_logs(settings)
+    plan = load_plan(context.repo, settings.max_future_ms)
+    run_loop(run(settings, plan, sources or (), accept_loss=accept_loss, instance_id=instance_id))

@@ -108,6 +108,11 @@ class Source:
     """Where the same raw events lie as files (`batch_source`), or None."""
     archive_timestamp_field: str | None = None
 
+    @property
+    def archive_is_directory(self) -> bool:
+        """Whether an archive worker may write the archive."""
+        return self.archive_path is not None and not self.archive_path.endswith(".parquet")
+
 
 @dataclass(frozen=True, slots=True)
 class JoinKey:

@@ -5,8 +5,11 @@ happened, not when it became known: every archived event counts from its event t
 late. For a stream in event-time order within its partitions that is exactly what was served; where
 events arrived out of order, the stream may have counted one later, or refused it as late.
 
+An archive that `streamsvc worker archive` has written knows which events came late, and those do
+not count, by the lateness that is declared now.
+
 Events that a stream would refuse for a null or an impossible event time are left out. Ties of event
-time are in the order of the files.
+time are in the order of partitions and offsets, or of the files where these are not known.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamsvc.archive.reading import archive_dataset
+from streamsvc.archive.rows import OFFSET, PARTITION, WATERMARK
 from streamsvc.columns import I64, Column, NumericColumn
 from streamsvc.definitions.plan import EventField, Source
 from streamsvc.errors import ConfigurationError
@@ -37,6 +42,9 @@ class Archive:
 
     columns: dict[str, Column]
     event_time: I64
+    partition: I64
+    offset: I64
+    """Of the record in its topic, or its place in the files."""
     rows: I64
     """Positions of the events that count, ascending."""
 
@@ -69,10 +77,16 @@ def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archiv
     dataset = _open(source)
     roots = {field.path[0] for field in chosen} | {field.name for field in chosen}
     roots |= {time_path[0], time_name}
+    roots |= {PARTITION, OFFSET, WATERMARK}
     table = dataset.to_table(columns=[n for n in dataset.schema.names if n in roots])
+    n = table.num_rows
 
     times = _event_times(source, _find(source, table, time_name, time_path))
     counted = times.valid & (times.values <= until_ms)
+    if WATERMARK in table.column_names:
+        before = epoch_ms(table.column(WATERMARK))
+        late = times.values + source.allowed_lateness_ms < before.values
+        counted &= ~(late & before.valid)
     columns: dict[str, Column] = {}
     for field in chosen:
         if field.name == source.schema.timestamp_field:
@@ -83,13 +97,30 @@ def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archiv
             columns[field.name] = column_from_arrow(found, field.type, what)
         if not field.nullable:
             counted &= columns[field.name].valid
-    return Archive(columns, times.values.astype(np.int64), np.flatnonzero(counted))
+    return Archive(
+        columns,
+        times.values.astype(np.int64),
+        _place(source, table, PARTITION, np.zeros(n, np.int64)),
+        _place(source, table, OFFSET, np.arange(n)),
+        np.flatnonzero(counted),
+    )
+
+
+def _place(source: Source, table: Any, name: str, otherwise: I64) -> I64:
+    if name not in table.column_names:
+        return otherwise
+    found = column_from_arrow(table.column(name), "int64", f"{source.archive_path}: {name!r}")
+    assert isinstance(found, NumericColumn)
+    return found.values.astype(np.int64)
 
 
 def _open(source: Source) -> Any:
     import pyarrow.dataset as ds
 
     try:
+        written = archive_dataset(source)
+        if written is not None:
+            return written
         return ds.dataset(source.archive_path, format="parquet")
     except (OSError, pa.ArrowInvalid) as error:
         raise ConfigurationError(

@@ -70,13 +70,12 @@ def _at(
         # Events before every window of every row change nothing.
         reach = max(a.window_ms + a.hop_ms for a in aggregates)
         rows = rows[archive.event_time[rows] >= times.min() - reach]
-    n = len(archive.event_time)
     events, _ = entity_rows(
         view,
         archive.columns,
         archive.event_time,
-        np.zeros(n, np.int64),
-        np.arange(n, dtype=np.int64),
+        archive.partition,
+        archive.offset,
         rows,
     )
     types = column_types(view)

@@ -18,7 +18,7 @@ from prometheus_client import (
 
 from streamsvc.features.engine import EngineStats
 
-__all__ = ["FeatureMetrics", "ScoringMetrics", "serve_metrics"]
+__all__ = ["ArchiveMetrics", "FeatureMetrics", "ScoringMetrics", "serve_metrics"]
 
 _LATENCY_BUCKETS = (
     *(0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.04, 0.06, 0.1),
@@ -120,6 +120,26 @@ class ScoringMetrics:
             ["service", "stage"],
             registry=self.registry,
             buckets=_LATENCY_BUCKETS,
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"streamsvc_{name}", text, labels, registry=self.registry)
+
+
+class ArchiveMetrics:
+    """What an archive worker counts."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.events = self._counter("events", "Records read from event topics", "topic")
+        self.dead_letters = self._counter(
+            "dead_letters", "Records that are no events", "topic", "reason"
+        )
+        self.rows = self._counter("archive_rows", "Events in files", "topic")
+        self.files = self._counter("archive_files", "Files written, but for merged ones", "topic")
+        self.bytes = self._counter("archive_bytes", "Bytes of those files", "topic")
+        self.merged = self._counter(
+            "archive_merged_files", "Files that were merged into larger ones", "topic"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

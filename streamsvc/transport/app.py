@@ -21,6 +21,7 @@ from typing import Any
 import faust
 import uvloop
 from faust.tables import TableManager
+from faust.types import TP
 
 from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
@@ -59,6 +60,11 @@ class StreamApp(faust.App):
     made anew if they are committed a moment later."""
 
     transport_class: type[Transport] = Transport
+
+    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        """Commit where a worker that keeps positions of its own goes on, which the group may not
+        know: else a partition that gets no more records would show a lag for ever."""
+        await self.consumer._commit_offsets(positions)
 
     def _new_transport(self) -> Transport:
         # By class rather than by URL, so that it works from a checkout that is not installed.

@@ -48,8 +48,11 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         fetcher._proc_fetch_request = partial(self._once_asked, fetcher._proc_fetch_request)
 
     async def _once_asked(self, fetch: Callable[..., Awaitable[bool]], *request: Any) -> bool:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), UNASKED_S)
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), UNASKED_S)
+        except asyncio.CancelledError:
+            return False  # as aiokafka's own does: its close() awaits what it has cancelled
         return await fetch(*request)
 
     def _create_worker_consumer(self, transport: Transport) -> Any:

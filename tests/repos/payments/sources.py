@@ -2,7 +2,7 @@
 
 PAYMENTS_TOPIC names the topic (default `payments`), so that tests can share a broker.
 PAYMENTS_FORMAT is how they are written: `json` (the default), `avro` or `protobuf`, the last two
-with a Schema Registry header.
+with a Schema Registry header. PAYMENTS_ARCHIVE is where they are archived.
 """
 
 import os
@@ -32,6 +32,8 @@ payments = KafkaSource(
     watermark_delay_threshold=timedelta(minutes=2),
     tags={} if FORMAT == "json" else {"streamsvc.framing": "confluent"},
     batch_source=FileSource(
-        name="payments_archive", path="data/payments.parquet", timestamp_field="paid_at"
+        name="payments_archive",
+        path=os.environ.get("PAYMENTS_ARCHIVE", "data/payments.parquet"),
+        timestamp_field="paid_at",
     ),
 )

@@ -14,7 +14,7 @@ from support.command_line import parse
 
 from streamsvc.cli.main import EXIT_CODES
 from streamsvc.events.wire import Reason
-from streamsvc.monitor.metrics import FeatureMetrics, ScoringMetrics
+from streamsvc.monitor.metrics import ArchiveMetrics, FeatureMetrics, ScoringMetrics
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -28,7 +28,7 @@ def sections(text: str) -> dict[str, str]:
 
 
 def in_code(
-    metrics: FeatureMetrics | ScoringMetrics,
+    metrics: FeatureMetrics | ScoringMetrics | ArchiveMetrics,
 ) -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Metric as it is scraped -> (type, labels, help)."""
     found = {}
@@ -41,10 +41,14 @@ def in_code(
 
 @pytest.mark.parametrize(
     ("heading", "metrics"),
-    [("Feature worker", FeatureMetrics()), ("Scoring worker", ScoringMetrics())],
+    [
+        ("Feature worker", FeatureMetrics()),
+        ("Scoring worker", ScoringMetrics()),
+        ("Archive worker", ArchiveMetrics()),
+    ],
 )
 def test_every_metric_is_described_as_it_is(
-    heading: str, metrics: FeatureMetrics | ScoringMetrics
+    heading: str, metrics: FeatureMetrics | ScoringMetrics | ArchiveMetrics
 ) -> None:
     rows = ROW.findall(sections((DOCS / "metrics.md").read_text())[heading])
     told = {

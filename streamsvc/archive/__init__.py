@@ -1,0 +1,1 @@
+"""The archive of event topics as Parquet files: names, rows, reading, merging."""
