@@ -179,9 +179,10 @@ def _cpu(pid: int) -> float:
 
 
 def child(mode: str, topic: str, settings: Settings) -> None:
-    from streamsvc.agents.features import run
+    from streamsvc.agents import features
+    from streamsvc.transport.app import run
 
-    asyncio.run(run(settings, plan(topic, topic, mode == "direct")))
+    run(features.run(settings, plan(topic, topic, mode == "direct")))
 
 
 def main() -> None:

@@ -2,14 +2,15 @@
 
     python benchmarks/scoring.py throughput [--requests 300000]
     python benchmarks/scoring.py answer [--rate 1000] [--seconds 15]
-    python benchmarks/scoring.py latency [--rate 1000] [--seconds 15]
+    python benchmarks/scoring.py latency [--rate 1000] [--seconds 15] [--declared]
 
 All servers on the same machine; `model_repository` must be what Triton reads. 26 features of two
 windowed views (cards, shops) and one batch view, 50,000 cards. `throughput` scores a topic that is
 full already, with rows and markers as a feature worker leaves them; `answer` sends requests at a
 rate over the same rows. `latency` sends events that are requests at the same time, through a
-feature worker and a scoring worker: each prediction contains its own event. Every run compares
-scores with the booster in this process before it prints.
+feature worker and a scoring worker: each prediction contains its own event. With `--declared` there
+is no view by shop, so that nothing goes through the shuffle. Every run compares scores with the
+booster in this process before it prints.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ def view(name: str, source: Source, key: JoinKey, windows: tuple[int, ...]) -> V
     )
 
 
-def plan(tag: str, *, apart: bool) -> Plan:
-    """`apart`: requests are on a topic of their own, not on that of the events."""
+def plan(tag: str, *, apart: bool, declared: bool = False) -> Plan:
+    """`apart`: requests are on a topic of their own, not on that of the events. `declared`: every
+    view is by the key that the topic is partitioned by."""
     fields = tuple(
         EventField(n, (n,), t)  # type: ignore[arg-type]
         for n, t in (("card", "string"), ("shop", "int64"), ("amount", "float64"), ("ts", "int64"))
@@ -100,7 +102,7 @@ def plan(tag: str, *, apart: bool) -> Plan:
     views = (
         view("cards", source, JoinKey("card", "string"), (600_000, 3_600_000, 86_400_000)),
         view("shops", source, JoinKey("shop", "int64"), (600_000, 3_600_000)),
-    )
+    )[: 1 if declared else 2]
     limits = BatchView(
         "limits", (JoinKey("card", "string"),), ("limit",), {"limit": "Float64"}, None
     )
@@ -321,15 +323,17 @@ def drive(
     return np.array([(seen[k] - sent[k]) * 1e3 for k in measured]), spent
 
 
-def latency(settings: Settings, rate: int, seconds: float, *, apart: bool) -> str:
+def latency(settings: Settings, rate: int, seconds: float, *, apart: bool, declared: bool) -> str:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
-    running = plan(tag, apart=apart)
+    running = plan(tag, apart=apart, declared=declared)
     model = train(running, Path(settings.model_repository))
     Admin(settings).ensure(
         [TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")]
     )
     write_store(settings, running, windowed=apart)
     kinds = ("scoring-apart",) if apart else ("scoring", "features")
+    if declared:
+        kinds = tuple(f"{kind}-declared" for kind in kinds)
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(kind, tag)) for kind in kinds]
         ms, spent = drive(settings, running, rate, seconds, workers)
@@ -342,8 +346,9 @@ def latency(settings: Settings, rate: int, seconds: float, *, apart: bool) -> st
     }
     p50, p95, p99 = np.percentile(ms, [50, 95, 99])
     used = ", ".join(f"{kind} {s:.1f}" for kind, s in zip(kinds, spent, strict=True))
+    what = ("answer" if apart else "latency") + (", declared key," if declared else "")
     return (
-        f"{'answer' if apart else 'latency'} at {rate:,} events/s: "
+        f"{what} at {rate:,} events/s: "
         f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; "
         f"{stale} of {len(found):,} without their own event; median stages in ms {stages}; "
         f"CPU s: {used} of {seconds:.0f} "
@@ -359,8 +364,9 @@ def cpu(pid: int) -> float:
 def child(kind: str, tag: str, settings: Settings) -> None:
     from streamsvc.transport.app import run
 
-    running = plan(tag, apart=kind == "scoring-apart")
-    if kind == "features":
+    name, *options = kind.split("-")
+    running = plan(tag, apart="apart" in options, declared="declared" in options)
+    if name == "features":
         from streamsvc.agents import features
 
         run(features.run(settings, running))
@@ -376,6 +382,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300_000)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--declared", action="store_true")
     parser.add_argument("--child", action="store_true")
     options = parser.parse_args()
     settings = load_settings()
@@ -395,7 +402,9 @@ def main() -> None:
         if mode == "throughput":
             print(throughput(settings, options.requests))
         else:
-            print(latency(settings, options.rate, options.seconds, apart=mode == "answer"))
+            apart, declared = mode == "answer", options.declared
+            found = latency(settings, options.rate, options.seconds, apart=apart, declared=declared)
+            print(found)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ class Settings(BaseSettings):
 
     # --- Scoring worker --------------------------------------------------------------------
     max_inflight_batches: int = Field(4, ge=1)
-    """Batches that may be scored at once; at most 3 while fewer than 256 requests wait."""
+    """Batches that may be scored at once; at most 2 while fewer than 256 requests are under way."""
     served_log: bool = True
     """Whether every feature vector is logged to `served.<service>`."""
     freshness_wait_ms: int | None = Field(None, ge=0)

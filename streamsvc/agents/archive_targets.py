@@ -65,7 +65,8 @@ def archive_targets(settings: Settings, plan: Plan, names: Sequence[str]) -> lis
                 f"that no archive worker wrote ({strangers[0]}); it takes a directory of its own."
             )
         storage.sweep(time.time() - settings.archive_grace_s)
-        dead = states.get(dead_topic(source.topic))
+        letters = states.get(dead_topic(source.topic))
+        dead_partitions = None if letters is None else letters.partitions
         decoder = Decoder(source, max_record_bytes=settings.max_record_bytes, registry=registry)
-        targets.append(ArchiveTarget(source, storage, decoder, dead and dead.partitions))
+        targets.append(ArchiveTarget(source, storage, decoder, dead_partitions))
     return targets

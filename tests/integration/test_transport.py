@@ -343,6 +343,27 @@ async def test_the_resume_hook_wins_over_the_groups_offsets(stack, topic, produc
     assert len(second.rows) == len(set(second.rows)) == 85
 
 
+async def test_what_comes_in_while_the_gate_is_closed_waits_at_the_broker(stack, topic, producer):
+    worker = Worker(stack, stack.unique("group"), topic)
+    worker.app.fetch_gate = asyncio.Event()
+    assigned = asyncio.Event()
+
+    async def resume_from(_assignment):
+        assigned.set()
+        return {}
+
+    worker.app.resume_from = resume_from
+    async with running(worker.app):
+        await asyncio.wait_for(assigned.wait(), PATIENCE_S)
+        for start in range(30):
+            await fill(producer, topic, 1, start=start)
+        assert worker.rows == []
+        worker.app.fetch_gate.set()
+        await worker.got(90)
+    # 90 records came one by one; a fetch that is made without being asked for takes some of them.
+    assert len(worker.chunks) <= 6
+
+
 async def test_a_failing_resume_hook_stops_the_worker(stack, topic):
     worker = Worker(stack, stack.unique("group"), topic)
 

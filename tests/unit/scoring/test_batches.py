@@ -7,7 +7,13 @@ import asyncio
 import pytest
 from support.scoring import chunk
 
-from streamsvc.scoring.batches import MAX_BATCH_ROWS, MAX_WAITING_ROWS, Batches
+from streamsvc.scoring.batches import (
+    BUSY_ROWS,
+    MAX_BATCH_ROWS,
+    MAX_WAITING_ROWS,
+    QUIET_INFLIGHT,
+    Batches,
+)
 from streamsvc.transport.chunks import Delivery
 
 
@@ -136,3 +142,34 @@ async def test_nothing_more_is_taken_while_too_much_waits():
 @pytest.mark.parametrize("max_inflight", [1, 4])
 async def test_an_idle_batcher_drains_at_once(max_inflight):
     await Service(max_inflight).batcher.drain()
+
+
+async def finish(service, i):
+    service.gates[i].set()
+    await settle()
+    service.safe[i].set_result(None)
+    await settle()
+
+
+async def test_it_wants_more_while_a_slot_is_free():
+    service = Service(max_inflight=8)
+    for first in range(QUIET_INFLIGHT):
+        assert service.batcher.wanting.is_set()
+        await service.put(first)
+    assert not service.batcher.wanting.is_set()
+    await service.put(5)  # what was on its way all the same
+    await finish(service, 0)
+    assert service.batches[-1] == [5]
+    assert not service.batcher.wanting.is_set()
+    await finish(service, 1)
+    assert service.batcher.wanting.is_set()
+
+
+async def test_all_slots_are_used_once_many_requests_are_under_way():
+    service = Service(max_inflight=QUIET_INFLIGHT + 2)
+    for first in range(QUIET_INFLIGHT + 1):
+        await service.put(first, BUSY_ROWS)
+        assert service.batcher.wanting.is_set()
+    assert len(service.batches) == QUIET_INFLIGHT + 1
+    await service.put(9)
+    assert not service.batcher.wanting.is_set()
