@@ -23,7 +23,7 @@ from streamsvc.store.row import RowLayout
 from streamsvc.store.sweep import delete_older
 from streamsvc.transport.admin import Admin, TopicState
 
-__all__ = ["RunningView", "Topology", "prepare_topology", "survey_topics"]
+__all__ = ["RunningView", "Topology", "identities", "prepare_topology", "survey_topics"]
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     admin = Admin(settings)
     topics = InternalTopics(settings.topic_prefix, plan.project)
     states = ensure_topics(admin, view_topics(settings, plan))
-    wanted = _identities(settings, plan, states)
+    wanted = identities(settings, plan, states)
     claims = await read_claims(settings, topics.control)
     _refuse_grown(admin, plan, wanted, claims)
     _forget_old_topics(settings, plan, wanted, claims)
@@ -109,7 +109,7 @@ async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     named = named_topics(settings, plan)
     states = admin.describe([topic.name for topic in named])
     claims = await read_claims(settings, topics.control) if topics.control in states else ()
-    wanted = _identities(settings, plan, states)
+    wanted = identities(settings, plan, states)
     numbers = {}
     for name, identity in wanted.items():
         verdict = decide(name, identity, claims)
@@ -118,7 +118,7 @@ async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     return [*named, *_logs_of_state(running, wanted)]
 
 
-def _identities(
+def identities(
     settings: Settings, plan: Plan, states: Mapping[str, TopicState]
 ) -> dict[str, Identity]:
     """By view, and by source for shuffles, what its incarnation is counted for.

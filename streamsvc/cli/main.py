@@ -32,6 +32,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("logs", "stack", STACK),
     ("env", "env", STACK),
     ("check", "check", REPO),
+    ("diff", "diff", REPO),
     ("worker", "worker", RUN),
     ("produce", "produce", DATA),
     ("predictions", "predictions", DATA),

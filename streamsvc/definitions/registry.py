@@ -5,6 +5,8 @@ Feast takes seconds to import, so nothing here does before `load_plan` is called
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from streamsvc.definitions.sources import compile_sources
 from streamsvc.definitions.views import compile_view
 from streamsvc.errors import ConfigurationError, DefinitionError
 
-__all__ = ["FeastObjects", "compile_plan", "load_plan", "read_registry"]
+__all__ = ["FeastObjects", "compile_plan", "load_plan", "read_files", "read_registry"]
 
 DEFAULT_MAX_FUTURE_MS = 3_600_000
 
@@ -46,16 +48,9 @@ def load_plan(repo: Path, settings_max_future_ms: int = DEFAULT_MAX_FUTURE_MS) -
 
 def read_registry(repo: Path) -> FeastObjects:
     """The applied objects. Raises ConfigurationError where there is no repo or nothing applied."""
-    config = repo / "feature_store.yaml"
-    if not config.is_file():
-        raise ConfigurationError(
-            f"{repo} is no Feast repo (it has no feature_store.yaml); name it with --chdir, or "
-            f"make one with `streamsvc init`."
-        )
-    from feast import FeatureStore
+    store = _store(repo)
     from feast.data_source import KafkaSource
 
-    store = FeatureStore(repo_path=str(repo))
     project, registry = store.project, store.registry
     try:
         with warnings.catch_warnings():
@@ -86,6 +81,49 @@ def read_registry(repo: Path) -> FeastObjects:
             f"Nothing is applied for project {project!r}; run `feast -c {repo} apply`."
         )
     return found
+
+
+def read_files(repo: Path) -> FeastObjects:
+    """The objects in a repo's Python files, as `feast apply` would register them now.
+
+    Raises ConfigurationError where there is no repo, or its files cannot be read.
+    """
+    store = _store(repo)
+    from feast import Project
+    from feast.data_source import KafkaSource
+    from feast.repo_operations import parse_repo
+
+    with contextlib.chdir(repo), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.path.insert(0, str(repo))  # as `feast` itself does: the files import one another
+        try:
+            found = parse_repo(repo)
+            if not found.projects:
+                found.projects.append(Project(name=store.project))
+            store.plan(found)  # completes the objects: types of features, join keys
+        except Exception as error:  # whatever the user's files raise
+            raise ConfigurationError(f"The definitions in {repo} do not load: {error}") from error
+        finally:
+            sys.path.remove(str(repo))
+    return FeastObjects(
+        project=store.project,
+        kafka_sources=[s for s in found.data_sources if isinstance(s, KafkaSource)],
+        stream_views=found.stream_feature_views,
+        batch_views=found.feature_views,
+        on_demand_views=found.on_demand_feature_views,
+        services=found.feature_services,
+    )
+
+
+def _store(repo: Path) -> Any:
+    if not (repo / "feature_store.yaml").is_file():
+        raise ConfigurationError(
+            f"{repo} is no Feast repo (it has no feature_store.yaml); name it with --chdir, or "
+            f"make one with `streamsvc init`."
+        )
+    from feast import FeatureStore
+
+    return FeatureStore(repo_path=str(repo))
 
 
 def compile_plan(
