@@ -188,7 +188,7 @@ def test_any_bytes_in_a_string(texts):
 def test_blocks_with_their_size():
     schema = stamped({"type": "record", "name": "R", "fields": [
         {"name": "a", "type": {"type": "array", "items": "long"}}]})  # fmt: skip
-    good = b"\x03\x04\x02\x04\x02\x06\0" + encode({"type": "long"} and "long", 9)
+    good = b"\x03\x04\x02\x04\x02\x06\0" + encode("long", 9)
     found = decode(decoder(schema), [good, b"\x03\x7f\x02\x04\0\x12", b"\x03\x05\x02\x04\0\x12"])
     assert found.ok.tolist() == [True, False, False]
     assert found.event_time[0] == 9

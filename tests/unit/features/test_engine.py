@@ -111,8 +111,10 @@ class Harness:
         written before the crash would otherwise never fall due again.
         """
         self.state = WindowState(self.spec)
+        self.check_due()
         for raw in self.log:
             self.state.load(TileBatch.from_bytes(raw))
+            self.check_due()
         assert self.state.n_changed == 0
         lost = self.oracle.events[self.committed :]
         self.late |= {e.key for e in lost}
@@ -121,6 +123,12 @@ class Harness:
         self.state.advance(self.oracle.clock)
         self.feed(lost)
         self.advance(max(0, now - self.oracle.clock))
+
+    def check_due(self) -> None:
+        """The engine remembers when a key is due next; it must forget whenever that may change."""
+        remembered = self.state.next_due_ms
+        self.state._next_due = None
+        assert self.state.next_due_ms == remembered
 
     def compact(self) -> None:
         """Replace the log by a snapshot of what is committed."""
@@ -161,6 +169,7 @@ def test_any_interleaving_equals_the_definition(
             harness.write(harness.state.age(argument))
         else:
             getattr(harness, step)()
+        harness.check_due()
     harness.settle()
     if harness.oracle.events:
         harness.advance(10_000)
