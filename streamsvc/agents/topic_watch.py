@@ -11,12 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from streamsvc.definitions.plan import Source
-from streamsvc.errors import IntegrityError, UnavailableError
+from streamsvc.errors import IntegrityError, StreamsvcError
 from streamsvc.settings import Settings
 from streamsvc.transport.admin import Admin, TopicState
 
 __all__ = ["INTERVAL_S", "changed", "grown", "request_topic", "watch_topics"]
+
+log = structlog.get_logger(__name__)
 
 INTERVAL_S = 5.0
 """As often as the consumer looks for added partitions."""
@@ -72,8 +76,10 @@ async def watch_topics(
         before = expected()
         try:
             now = await asyncio.to_thread(admin.describe, list(before))
-        except UnavailableError:
-            continue  # the clients that read and write wait for Kafka, too
+        except StreamsvcError as error:
+            # The clients that read and write wait for Kafka, too.
+            log.warning("topics_not_seen", error=str(error))
+            continue
         for topic, state in before.items():
             why = changed(topic, state, now.get(topic), keyed.get(topic))
             if why is not None:

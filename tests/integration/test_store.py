@@ -23,7 +23,7 @@ from streamsvc.store.markers import Marker, read_markers, write_marker
 from streamsvc.store.read_positions import ReadPosition, SharedPositions
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
-from streamsvc.store.sweep import delete_views
+from streamsvc.store.sweep import delete_older, delete_views
 from streamsvc.store.writer import FencedWriter
 
 LAYOUT = RowLayout({"amount": "Float64", "last": "Int64"})
@@ -360,3 +360,19 @@ def test_commands_go_ahead_of_rows_in_the_same_round_trip(
     )
     assert (replies, refused) == ([2, b"2"], [0])
     assert RowReader(client, project).read("v", LAYOUT, keys).present.all()
+
+
+def test_rows_of_older_incarnations_go_and_others_stay(client: redis.Redis, project: str) -> None:
+    writer = FencedWriter(client, project)
+    ids = list(range(3_000))
+    writer.write("view", keys_of(*ids), packed(ids, incarnation=2))
+    writer.write("view", keys_of(1, 2), packed([10, 20], incarnation=3))
+    writer.write("view", keys_of(5_000), packed([50], incarnation=4))
+    writer.write("views", keys_of(1), packed([1], incarnation=1))
+    write_marker(client, project, "view", 0, Marker(2, {}, 0, 0))
+    assert delete_older(client, project, "view", 3) == 2_998
+    found = RowReader(client, project).read("view", LAYOUT, keys_of(0, 1, 2, 5_000))
+    assert found.present.tolist() == [False, True, True, True]
+    assert read_markers(client, project, "view", [0]) == [None]
+    assert RowReader(client, project).read("views", LAYOUT, keys_of(1)).present.all()
+    assert delete_older(client, project, "view", 3) == 0
