@@ -12,7 +12,7 @@ import numpy as np
 from streamsvc.columns import I64, BytesColumn, Column, Columns
 from streamsvc.features.arrays import key_arrays, longs, read_only
 from streamsvc.features.emission import empty_texts, feature_columns
-from streamsvc.features.kernels.layout import FAR_PAST, NEVER
+from streamsvc.features.kernels.layout import FAR_PAST, N_KEYS, NEVER
 from streamsvc.features.kernels.replay import forget_before, intern_keys, look_up, replay
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.storage import SLICE, Storage
@@ -43,6 +43,11 @@ class History:
             store.reserve(high - low)
             valid = read_only(query_keys.valid)
             store.complete(intern_keys, low, high, *wanted, valid, self._slot)
+
+    @property
+    def keys(self) -> int:
+        """How many keys are asked for."""
+        return int(self._store.state.meta[N_KEYS])
 
     @property
     def bytes(self) -> int:
