@@ -28,6 +28,8 @@ from streamsvc.feast.archive_files import open_archive
 __all__ = ["ArchiveSlices"]
 
 _BATCH_ROWS = 1 << 17
+# Few are read ahead, because each may be large.
+_READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 1}
 _SAMPLE_EVERY = 64
 _BEGINNING, _END = -(2**62), 2**62
 # Bytes that an event takes on its way: its place in the sorted order, its key, its words; and how
@@ -64,7 +66,7 @@ class ArchiveSlices:
         self._reader = ArchiveReader(source, fields, self._files.schema.names)
         self._cuts: list[int] = []
         self._spilled = ExitStack()
-        head = self._files.head(1_000, columns=self._reader.columns)
+        head = self._files.head(1_000, columns=self._reader.columns, **_READ_AHEAD)
         width = _OVERHEAD_BYTES + _COPIES * head.nbytes / max(head.num_rows, 1)
         self._rows = max(int(memory / width), 1)
         if self._files.count_rows() <= self._rows:
@@ -98,6 +100,7 @@ class ArchiveSlices:
             first += table.num_rows
             del table
             yield archive, None if i == len(self._cuts) else edges[i + 1]
+            del archive  # before the next one is read
 
     def _index(self) -> tuple[list[_Part], I64]:
         """The row groups with events in the span, and some of the times at which they are known."""
@@ -177,13 +180,12 @@ class ArchiveSlices:
         ]
 
     def _tables(self, fragment: Any, columns: list[str]) -> Iterator[Any]:
-        """A row group in pieces; few are read ahead, because each may be large."""
+        """A row group in pieces."""
         batches = fragment.to_batches(
             columns=columns,
             schema=self._files.schema,
             batch_size=_BATCH_ROWS,
-            batch_readahead=2,
-            fragment_readahead=1,
+            **_READ_AHEAD,
         )
         for batch in batches:
             yield pa.Table.from_batches([batch])

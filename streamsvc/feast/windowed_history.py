@@ -166,6 +166,8 @@ def _together(
                 rows.columns,
                 until,
             )
+            del rows, known
+        del archive  # before the next slice is read
         if until is not None and divisible and sum(h.bytes for h in histories) > memory:
             return None
     return [history.values() for history in histories]

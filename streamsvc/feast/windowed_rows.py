@@ -128,6 +128,7 @@ class _Rows:
                     rows.keys, rows.event_time, rows.partition, rows.offset, rows.columns
                 )
                 self._age(at_ms if until is None else until - 1)
+                del archive, rows, known, mine  # before the next slice is read
                 shown.update(1)
                 if until is not None and self._crowded(memory):
                     return False
