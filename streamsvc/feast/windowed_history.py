@@ -145,7 +145,7 @@ def _answered(
         pieces = pieces[0].halves()
     half = len(pieces) // 2
     groups = [pieces[:half], pieces[half:]]
-    return [answer for group in groups for answer in _answered(group, slices, memory)]
+    return [a for group in groups if group for a in _answered(group, slices, memory)]
 
 
 def _together(

@@ -51,6 +51,7 @@ def rows_at(
                 yield from rows.rows()
             else:
                 pending += share.halves()
+            del rows  # before the next share makes its own
 
 
 @dataclass(frozen=True, slots=True)
