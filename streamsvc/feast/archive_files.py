@@ -19,11 +19,11 @@ __all__ = ["open_archive"]
 
 
 def open_archive(source: Source) -> Any:
-    """The files of a source's archive as one pyarrow dataset: those of an archive worker that count,
-    else one file, or all of a directory.
+    """The files of a source's archive as one pyarrow dataset: of an archive worker's those that
+    count, else one file, or all of a directory.
 
-    Raises ConfigurationError where there is no archive, or it cannot be read, UnavailableError where
-    it cannot be reached.
+    Raises ConfigurationError where there is no archive, or it cannot be read, UnavailableError
+    where it cannot be reached.
     """
     import pyarrow.dataset as ds
 

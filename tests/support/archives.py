@@ -1,7 +1,8 @@
-"""Archives of random payments in Parquet, in several orders, and views over them."""
+"""Archives: all of one at once, and random payments in Parquet, in several orders, with views."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from streamsvc.definitions.plan import (
     Source,
     View,
 )
+from streamsvc.feast.archive import Archive
+from streamsvc.feast.archive_slices import ArchiveSlices
 
 FOREVER = 2**61
 N = 30_000
@@ -27,6 +30,14 @@ FIELDS = (
     EventField("amount", ("amount",), "float64"),
     EventField("at", ("at",), "int64"),
 )
+
+
+def read_archive(described: Source, fields: Iterable[str], until_ms: int) -> Archive:
+    """The archived events up to an instant, in one slice."""
+    with ArchiveSlices(described, fields, -FOREVER, until_ms, 1 << 30) as slices:
+        ((archive, until),) = list(slices)
+    assert until is None
+    return archive
 
 
 def source(path: Path, created: str | None = None) -> Source:

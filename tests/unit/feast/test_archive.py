@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.archives import FOREVER, read_archive
 
 from streamsvc.definitions.plan import (
     AvroEncoding,
@@ -21,16 +21,6 @@ from streamsvc.definitions.plan import (
 )
 from streamsvc.errors import ConfigurationError
 from streamsvc.feast.archive import Archive
-from streamsvc.feast.archive_slices import ArchiveSlices
-
-FOREVER = 2**61
-
-
-def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archive:
-    with ArchiveSlices(source, fields, -FOREVER, until_ms, 1 << 30) as slices:
-        ((archive, until),) = list(slices)
-    assert until is None
-    return archive
 
 
 def source(
