@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     max_future_ms: int = Field(3_600_000, ge=0)
     """Milliseconds an event time may lie ahead of its Kafka timestamp before it is refused."""
 
+    # --- History ---------------------------------------------------------------------------
+    history_memory_mb: int = Field(1_024, ge=16)
+    """Megabytes that archived events and their tiles may take in `get_historical_features` and
+    `feast materialize`, about; a larger archive is worked through in slices of time."""
+
     # --- Scoring worker --------------------------------------------------------------------
     max_inflight_batches: int = Field(4, ge=1)
     """Batches that may be scored at once; at most 2 while fewer than 256 requests are under way."""

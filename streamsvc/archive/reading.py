@@ -35,7 +35,7 @@ def archive_dataset(source: Source) -> Any | None:
     """
     if source.archive_path is None or source.archive_path.endswith(".parquet"):
         return None
-    storage = ArchiveStorage(source.archive_path)
+    storage = ArchiveStorage(source.archive_path, source.archive_endpoint)
     files = chained(storage.files())
     if not files:
         return None

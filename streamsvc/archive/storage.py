@@ -27,17 +27,27 @@ _HIDDEN: Final = "_unfinished-"
 class ArchiveStorage:
     """The files below one root. Raises UnavailableError when they cannot be reached."""
 
-    def __init__(self, path: str) -> None:
-        """`path` is a local path, or a URI that pyarrow knows, such as `s3://bucket/payments`."""
+    def __init__(self, path: str, endpoint: str | None = None) -> None:
+        """`path` is a local path, or a URI that pyarrow knows, such as `s3://bucket/payments`, with
+        the endpoint of the object store where it is not the usual one.
+        """
         self.path = path
         try:
-            if "://" in path:
+            if path.startswith("s3://") and endpoint is not None:
+                self._fs = pafs.S3FileSystem(endpoint_override=endpoint)
+                self._root = path.removeprefix("s3://")
+            elif "://" in path:
                 self._fs, self._root = pafs.FileSystem.from_uri(path)
             else:
                 self._fs, self._root = pafs.LocalFileSystem(), path
         except (pa.ArrowInvalid, ValueError) as error:
             raise ConfigurationError(f"{path!r} is no place for an archive: {error}") from error
         self._root = self._root.rstrip("/")
+
+    @property
+    def root(self) -> str:
+        """The path in the file system."""
+        return self._root
 
     @property
     def filesystem(self) -> Any:

@@ -107,6 +107,10 @@ class Source:
     archive_path: str | None
     """Where the same raw events lie as files (`batch_source`), or None."""
     archive_timestamp_field: str | None = None
+    archive_created_field: str | None = None
+    """Column of the archive that says when an event arrived, or None."""
+    archive_endpoint: str | None = None
+    """Endpoint of the object store that holds it, where it is not the usual one."""
 
     @property
     def archive_is_directory(self) -> bool:

@@ -68,7 +68,8 @@ def compile_source(
     if wrong or schema is None:
         return None
     late = options.watermark_delay_threshold
-    path, timestamp_field = _archive(kafka_source.batch_source, repo)
+    archive = kafka_source.batch_source
+    path = _archive_path(archive, repo)
     return Source(
         name=kafka_source.name,
         topic=options.topic,
@@ -77,7 +78,9 @@ def compile_source(
         max_future_ms=max_future_ms,
         key_field=key_field,
         archive_path=path,
-        archive_timestamp_field=timestamp_field,
+        archive_timestamp_field=archive.timestamp_field if path else None,
+        archive_created_field=(archive.created_timestamp_column or None) if path else None,
+        archive_endpoint=(archive.s3_endpoint_override or None) if path else None,
     )
 
 
@@ -142,11 +145,9 @@ def _parsed(kafka_source: Any, repo: Path, time_unit: str | None, framed: bool) 
     )
 
 
-def _archive(batch_source: Any, repo: Path) -> tuple[str | None, str | None]:
-    """Where the same raw events lie as files; (None, None) for anything that is no FileSource."""
+def _archive_path(batch_source: Any, repo: Path) -> str | None:
+    """Where the same raw events lie as files; None for anything that is no FileSource."""
     path = getattr(batch_source, "path", None)
     if not path:
-        return None, None
-    if "://" not in path:
-        path = str((repo / path).resolve())
-    return path, batch_source.timestamp_field
+        return None
+    return str(path) if "://" in path else str((repo / path).resolve())

@@ -3,12 +3,15 @@
 Importing this package imports Feast, which takes seconds; nothing that must start fast does.
 """
 
+from streamsvc.feast.compute_engine import WindowedComputeEngine, WindowedComputeEngineConfig
 from streamsvc.feast.offline_store import WindowedOfflineStore, WindowedOfflineStoreConfig
 from streamsvc.feast.online_store import PackedRedisOnlineStore, PackedRedisOnlineStoreConfig
 
 __all__ = [
     "PackedRedisOnlineStore",
     "PackedRedisOnlineStoreConfig",
+    "WindowedComputeEngine",
+    "WindowedComputeEngineConfig",
     "WindowedOfflineStore",
     "WindowedOfflineStoreConfig",
 ]

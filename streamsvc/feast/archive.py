@@ -1,10 +1,10 @@
 """The archive of a stream: the same raw events as files, read as the columns that a stream gives.
 
-What an archive can say depends on what was written into it. Without arrival times it says what
-happened, not when it became known: every archived event counts from its event time on, and none is
-late. For a stream in event-time order within its partitions that is exactly what was served; where
-events arrived out of order, the stream may have counted one later, or refused it as late.
-
+What an archive can say depends on what was written into it. With arrival times (the FileSource's
+`created_timestamp_column`) an event counts from its arrival on, as it did live. Without, it says
+what happened, not when it became known: every archived event counts from its event time on, and
+none is late. For a stream in event-time order within its partitions that is exactly what was
+served; where events arrived out of order, the stream may have counted one later, or refused it.
 An archive that `streamsvc worker archive` has written knows which events came late, and those do
 not count, by the lateness that is declared now.
 
@@ -14,7 +14,7 @@ time are in the order of partitions and offsets, or of the files where these are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamsvc.archive.reading import archive_dataset
 from streamsvc.archive.rows import OFFSET, PARTITION, WATERMARK
-from streamsvc.columns import I64, Column, NumericColumn
+from streamsvc.columns import I64, Bools, Column, NumericColumn
 from streamsvc.definitions.plan import EventField, Source
 from streamsvc.errors import ConfigurationError
 from streamsvc.events.times import event_times
 from streamsvc.feast.arrow_columns import column_from_arrow, epoch_ms
 
-__all__ = ["Archive", "read_archive"]
+__all__ = ["Archive", "ArchiveReader", "Instants"]
 
 # What the units of an event time given as a number are worth, per second.
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -42,90 +41,117 @@ class Archive:
 
     columns: dict[str, Column]
     event_time: I64
+    known: I64
+    """From when on an event counts: its arrival, but never before its event time."""
     partition: I64
     offset: I64
-    """Of the record in its topic, or its place in the files."""
+    """Of its record in the topic, or its place in the archive."""
     rows: I64
     """Positions of the events that count, ascending."""
 
 
-def read_archive(source: Source, fields: Iterable[str], until_ms: int) -> Archive:
-    """The archived events of a source up to and including an instant, with at least these fields.
+@dataclass(frozen=True, slots=True)
+class Instants:
+    """The times of archived events; every array has shape (n,)."""
 
-    Raises ConfigurationError where there is no archive, a column is missing, or one does not hold
-    what the source's schema declares.
-    """
-    if source.archive_path is None:
-        raise ConfigurationError(
-            f"KafkaSource {source.name!r} has no archive: set its batch_source to a FileSource of "
-            "the same raw events"
+    event: NumericColumn
+    """Invalid where the stream would refuse the event, as late too."""
+    known: I64
+
+    def within(self, from_ms: int, until_ms: int) -> Bools:
+        """Events that happened at `from_ms` or later and were known by `until_ms`."""
+        valid = self.event.valid & (self.event.values >= from_ms)
+        return valid & (self.known <= until_ms)
+
+
+class ArchiveReader:
+    """Reads tables of one source's archive, with at least the given fields."""
+
+    def __init__(self, source: Source, fields: Iterable[str], names: Sequence[str]) -> None:
+        """`names` are the columns that the files have."""
+        self._source = source
+        declared = {field.name: field for field in source.schema.fields}
+        wanted = set(fields)
+        # In JSON, whether a field that may not be null is null decides whether the event counts at
+        # all. In Avro and Protobuf it cannot be, and the archive may lack what nobody asks for.
+        decides = source.schema.encoding is None
+        self._fields = [
+            field
+            for field in source.schema.fields
+            if field.name in wanted
+            or field.name == source.schema.timestamp_field
+            or (decides and not field.nullable)
+        ]
+        self._time = source.archive_timestamp_field or source.schema.timestamp_field
+        self._time_path = declared[self._time].path if self._time in declared else (self._time,)
+        times = {self._time, self._time_path[0], WATERMARK, source.archive_created_field or ""}
+        roots = {name for field in self._fields for name in (field.path[0], field.name)}
+        roots |= {*times, PARTITION, OFFSET}
+        self.columns = [name for name in names if name in roots]
+        """What must be read of the files."""
+        self.time_columns = [name for name in names if name in times]
+        """What must be read of them for `instants`."""
+
+    def instants(self, table: Any) -> Instants:
+        """The times of a table's events.
+
+        Raises ConfigurationError where a time is missing or is none.
+        """
+        source = self._source
+        event = _event_times(source, _find(source, table, self._time, self._time_path))
+        if WATERMARK in table.column_names:
+            before = epoch_ms(table.column(WATERMARK))
+            late = before.valid & (event.values + source.allowed_lateness_ms < before.values)
+            event = NumericColumn(event.values, event.valid & ~late)
+        created = source.archive_created_field
+        if created is None:
+            return Instants(event, event.values.astype(np.int64))
+        found = _find(source, table, created, (created,))
+        if not pa.types.is_timestamp(found.type):
+            raise ConfigurationError(
+                f"{source.archive_path}: arrival times {created!r} are {found.type}; they must be "
+                "timestamps"
+            )
+        arrival = epoch_ms(found)
+        known = np.where(arrival.valid, np.maximum(arrival.values, event.values), event.values)
+        return Instants(event, known.astype(np.int64))
+
+    def read(self, table: Any, from_ms: int, until_ms: int, first: int = 0) -> Archive:
+        """The events of a table, of which those `within` the span count; `first` is the place of
+        its first row in the archive.
+
+        Raises ConfigurationError where a column is missing, or does not hold what the source's
+        schema declares.
+        """
+        source = self._source
+        times = self.instants(table)
+        counted = times.within(from_ms, until_ms)
+        columns: dict[str, Column] = {}
+        for field in self._fields:
+            if field.name == source.schema.timestamp_field:
+                columns[field.name] = _time_column(source, field, times.event)
+            else:
+                what = f"{source.archive_path}: column {field.name!r}"
+                found = _find(source, table, field.name, field.path)
+                columns[field.name] = column_from_arrow(found, field.type, what)
+            if not field.nullable:
+                counted &= columns[field.name].valid
+        n = table.num_rows
+        return Archive(
+            columns,
+            times.event.values.astype(np.int64),
+            times.known,
+            _place(source, table, PARTITION, np.zeros(n, np.int64)),
+            _place(source, table, OFFSET, np.arange(first, first + n)),
+            np.flatnonzero(counted),
         )
-    declared = {field.name: field for field in source.schema.fields}
-    wanted = set(fields)
-    # In JSON, whether a field that may not be null is null decides whether the event counts at all.
-    # In Avro and Protobuf it cannot be null, and the archive may lack what nobody asks for.
-    decides = source.schema.encoding is None
-    chosen = [
-        field
-        for field in source.schema.fields
-        if field.name in wanted
-        or field.name == source.schema.timestamp_field
-        or (decides and not field.nullable)
-    ]
-    time_name = source.archive_timestamp_field or source.schema.timestamp_field
-    time_path = declared[time_name].path if time_name in declared else (time_name,)
-    dataset = _open(source)
-    roots = {field.path[0] for field in chosen} | {field.name for field in chosen}
-    roots |= {time_path[0], time_name}
-    roots |= {PARTITION, OFFSET, WATERMARK}
-    table = dataset.to_table(columns=[n for n in dataset.schema.names if n in roots])
-    n = table.num_rows
-
-    times = _event_times(source, _find(source, table, time_name, time_path))
-    counted = times.valid & (times.values <= until_ms)
-    if WATERMARK in table.column_names:
-        before = epoch_ms(table.column(WATERMARK))
-        late = times.values + source.allowed_lateness_ms < before.values
-        counted &= ~(late & before.valid)
-    columns: dict[str, Column] = {}
-    for field in chosen:
-        if field.name == source.schema.timestamp_field:
-            columns[field.name] = _time_column(source, field, times)
-        else:
-            what = f"{source.archive_path}: column {field.name!r}"
-            found = _find(source, table, field.name, field.path)
-            columns[field.name] = column_from_arrow(found, field.type, what)
-        if not field.nullable:
-            counted &= columns[field.name].valid
-    return Archive(
-        columns,
-        times.values.astype(np.int64),
-        _place(source, table, PARTITION, np.zeros(n, np.int64)),
-        _place(source, table, OFFSET, np.arange(n)),
-        np.flatnonzero(counted),
-    )
 
 
 def _place(source: Source, table: Any, name: str, otherwise: I64) -> I64:
     if name not in table.column_names:
         return otherwise
     found = column_from_arrow(table.column(name), "int64", f"{source.archive_path}: {name!r}")
-    assert isinstance(found, NumericColumn)
-    return found.values.astype(np.int64)
-
-
-def _open(source: Source) -> Any:
-    import pyarrow.dataset as ds
-
-    try:
-        written = archive_dataset(source)
-        if written is not None:
-            return written
-        return ds.dataset(source.archive_path, format="parquet")
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigurationError(
-            f"The archive of KafkaSource {source.name!r} cannot be read: {error}"
-        ) from error
+    return np.asarray(found.values, np.int64) if isinstance(found, NumericColumn) else otherwise
 
 
 def _find(source: Source, table: Any, name: str, path: tuple[str, ...]) -> Any:

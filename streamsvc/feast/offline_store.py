@@ -8,13 +8,13 @@ events; all other views are joined as Feast does, and on-demand views run on the
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from feast import KafkaSource, OnDemandFeatureView, StreamFeatureView
+from feast import OnDemandFeatureView
 from feast.infra.offline_stores import duckdb as feast_duckdb
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.infra.offline_stores.ibis import IbisRetrievalJob
@@ -25,13 +25,14 @@ from pydantic import StrictStr
 
 from streamsvc.columns import Column
 from streamsvc.definitions.plan import View
-from streamsvc.definitions.sources import compile_sources
-from streamsvc.definitions.views import compile_view
-from streamsvc.errors import ConfigurationError, DefinitionError
+from streamsvc.entity_keys import encode_entity_keys
+from streamsvc.errors import ConfigurationError
 from streamsvc.feast.arrow_columns import arrow_of, column_from_arrow, epoch_ms
 from streamsvc.feast.batch_source import located, read_rows
 from streamsvc.feast.point_in_time import latest_rows
-from streamsvc.feast.windowed_history import Archives, windowed_features
+from streamsvc.feast.windowed_history import Question, windowed_features
+from streamsvc.feast.windowed_views import compiled, is_windowed
+from streamsvc.settings import load_settings
 
 __all__ = ["WindowedOfflineStore", "WindowedOfflineStoreConfig"]
 
@@ -84,12 +85,12 @@ class WindowedOfflineStore(DuckDBOfflineStore):
                 "the join keys and event_timestamp"
             )
         asked = _Asked(config, entity_df, feature_refs, full_feature_names)
-        views = _compiled([v for v in feature_views if _is_windowed(v)], Path(config.repo_path))
-        archives = Archives(list(views.values()), asked.until_ms)
+        views = compiled([v for v in feature_views if is_windowed(v)], Path(config.repo_path))
+        windowed = asked.windowed([v for v in feature_views if v.name in views], views)
         for feast_view in feature_views:
             source = feast_view.batch_source
             if feast_view.name in views:
-                asked.add(asked.windowed(feast_view, views[feast_view.name], archives))
+                asked.add(next(windowed))
             elif filter_by_created_timestamp and source and source.created_timestamp_column:
                 asked.add(asked.as_known_then(feast_view, registry, project))
             else:
@@ -115,22 +116,30 @@ class _Asked:
         self._answer = self._table
         self._times = self._table.column(self._time_name)
         self._time_ms = epoch_ms(self._times).values.astype("int64")
-        self.until_ms = int(self._time_ms.max(initial=0))
 
-    def windowed(self, feast_view: Any, view: View, archives: Archives) -> dict[str, Any]:
-        """Column name -> values of a windowed view."""
-        features = self._features(feast_view)
+    def windowed(
+        self, feast_views: Sequence[Any], views: Mapping[str, View]
+    ) -> Iterator[dict[str, Any]]:
+        """Column name -> values of each windowed view."""
+        questions = [self._question(v, views[v.name]) for v in feast_views]
+        memory = load_settings(Path(self._config.repo_path)).history_memory_mb << 20
+        found = windowed_features(questions, memory)
+        for feast_view, values in zip(feast_views, found, strict=True):
+            types = {f.name: from_feast_to_pyarrow_type(f.dtype) for f in feast_view.features}
+            yield {
+                self._named(feast_view, name): arrow_of(values[name], types[name])
+                for name in self._features(feast_view)
+            }
+
+    def _question(self, feast_view: Any, view: View) -> Question:
         renamed = feast_view.projection.join_key_map
-        keys: dict[str, Column] = {}
+        keys: list[Column] = []
         for key in view.join_keys:
             name = renamed.get(key.name, key.name)
             what = f"Entity column {name!r}"
-            keys[key.name] = column_from_arrow(self._column(name), key.type, what)
-        found = windowed_features(view, features, archives.of(view), keys, self._time_ms)
-        types = {f.name: from_feast_to_pyarrow_type(f.dtype) for f in feast_view.features}
-        return {
-            self._named(feast_view, name): arrow_of(found[name], types[name]) for name in features
-        }
+            keys.append(column_from_arrow(self._column(name), key.type, what))
+        features = self._features(feast_view)
+        return Question(view, features, encode_entity_keys(keys), self._time_ms)
 
     def joined(self, feast_view: Any) -> dict[str, Any]:
         """Column name -> values of an ordinary view, the latest row within its ttl."""
@@ -231,22 +240,3 @@ class _Asked:
         if name not in self._table.column_names:
             raise ConfigurationError(f"The entity rows have no column {name!r}")
         return self._table.column(name)
-
-
-def _is_windowed(feast_view: Any) -> bool:
-    """Whether the engine runs it: with windows, or for the latest row of a Kafka topic."""
-    if not isinstance(feast_view, StreamFeatureView):
-        return False
-    return bool(feast_view.aggregations) or isinstance(feast_view.stream_source, KafkaSource)
-
-
-def _compiled(feast_views: Sequence[Any], repo: Path) -> dict[str, View]:
-    """View name -> view. Raises DefinitionError listing every mistake in them."""
-    mistakes: list[str] = []
-    streams = {v.stream_source.name: v.stream_source for v in feast_views}
-    sources = compile_sources(list(streams.values()), repo, 0, mistakes)
-    broken = set(streams) - set(sources)
-    found = {v.name: compile_view(v, sources, broken, mistakes) for v in feast_views}
-    if mistakes:
-        raise DefinitionError(mistakes)
-    return {name: view for name, view in found.items() if view is not None}

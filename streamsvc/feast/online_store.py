@@ -8,10 +8,11 @@ Feast's feature server see streamed features, batch features and everything in b
 
 - A row that Feast writes has the position (0, 0, event time in ms): the newest event time wins
   whatever the order of the writes, and writing the same event time again replaces the row. A row
-  that a feature worker wrote is never replaced by Feast.
+  that a feature worker wrote is never replaced by Feast. Rows of windows that `feast materialize`
+  writes have their `as_of` for an event time.
 - A write replaces the whole row: a feature that it leaves out becomes null.
 - A row that Feast wrote is served until it is older than the view's `ttl`, by the wall clock. The
-  values of streamed rows age in event time, by their windows, so the `ttl` does not apply to them:
+  values of windowed views age in event time, by their windows, so the `ttl` does not apply to them:
   the row says what is known, however long ago that was.
 """
 
@@ -42,6 +43,8 @@ from streamsvc.feast.values import (
     to_ms,
     value_protos,
 )
+from streamsvc.feast.windowed_views import is_windowed
+from streamsvc.features.emission import Emission
 from streamsvc.settings import load_settings
 from streamsvc.store.client import connect
 from streamsvc.store.reader import RowReader
@@ -121,6 +124,22 @@ class PackedRedisOnlineStore(OnlineStore):
         )
         if progress is not None:
             progress(len(data))
+
+    def write_windows(self, config: RepoConfig, table: FeatureView, rows: Emission) -> int:
+        """Write rows of a windowed view; return how many gave way to what is stored.
+
+        A row that a feature worker wrote stays, and so does one of a later `as_of`. Raises
+        UnavailableError if the store cannot take the rows.
+        """
+        packed = row_layout(table).pack(rows.values, 0, 0, rows.as_of, rows.valid_until)
+        seconds = config.online_store.key_ttl_seconds
+        return FencedWriter(self._connected(config), config.project).write(
+            table.name,
+            rows.keys,
+            packed,
+            ttl_ms=None if seconds is None else 1_000 * seconds,
+            overwrite_ties=True,
+        )
 
     def online_read(
         self,
@@ -221,7 +240,7 @@ def row_layout(table: FeatureView) -> RowLayout:
 def _expired(rows: Rows, table: FeatureView, now_ms: int) -> Bools:
     """Which rows that Feast wrote are older than the view's ttl."""
     ttl = getattr(table, "ttl", None)  # on-demand views have none
-    if not ttl:
+    if not ttl or is_windowed(table):
         return np.zeros(len(rows), np.bool_)
     oldest = now_ms - int(ttl.total_seconds() * 1_000)
     return (rows.incarnation == 0) & (rows.as_of < oldest)

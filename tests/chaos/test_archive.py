@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from support.archives import read_archive
 from support.payments import (
     MINUTE,
     START_MS,
@@ -24,7 +25,6 @@ from support.repo import RunningRepo, environment_of
 from streamsvc.archive.names import chain, logs_of
 from streamsvc.archive.storage import ArchiveStorage
 from streamsvc.errors import ConfigurationError
-from streamsvc.feast.archive import read_archive
 
 BATCH = 4_000
 FIELDS = ("payment_id", "card_id", "shop_id", "amount", "items", "country", "online")

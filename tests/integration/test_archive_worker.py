@@ -9,13 +9,13 @@ from dataclasses import replace
 import orjson
 import pytest
 from confluent_kafka import Producer
+from support.archives import read_archive
 
 from streamsvc.agents.archive import ArchiveWorker
 from streamsvc.agents.archive_targets import archive_targets
 from streamsvc.definitions.plan import EventField, EventSchema, Plan, Source
 from streamsvc.errors import ConfigurationError, IntegrityError
 from streamsvc.events.wire import REASON_HEADER, SOURCE_HEADER
-from streamsvc.feast.archive import read_archive
 from streamsvc.monitor.metrics import ArchiveMetrics
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.app import serve

@@ -45,6 +45,7 @@ orders = KafkaSource(
 buyer_spend = StreamFeatureView(
     name="buyer_spend",
     entities=[buyer],
+    ttl=2 * DAY,
     source=orders,
     timestamp_field="placed_at",
     aggregations=[

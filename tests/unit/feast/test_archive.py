@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.archives import FOREVER, read_archive
 
 from streamsvc.definitions.plan import (
     AvroEncoding,
@@ -19,9 +20,7 @@ from streamsvc.definitions.plan import (
     TimeUnit,
 )
 from streamsvc.errors import ConfigurationError
-from streamsvc.feast.archive import Archive, read_archive
-
-FOREVER = 2**62
+from streamsvc.feast.archive import Archive
 
 
 def source(
@@ -155,3 +154,30 @@ def test_only_json_needs_fields_that_nobody_asks_for(tmp_path: Path) -> None:
     schema = replace(json_source.schema, encoding=AvroEncoding("{}", framed=False))
     archive = read_archive(replace(json_source, schema=schema), ["amount"], FOREVER)
     assert lists(archive) == {"amount": [1.5], "at": ["2024-01-01T00:00:00.000Z"]}
+
+
+def test_what_was_late_does_not_count_and_offsets_decide_among_ties(tmp_path: Path) -> None:
+    def stamps(*ms: int | None) -> Any:
+        return pa.array(ms, pa.timestamp("ms", "UTC"))
+
+    path = write(
+        tmp_path / "a.parquet",
+        stamps(5_000, 1_000, 2_999, 3_000),
+        streamsvc_watermark=stamps(None, 5_000, 5_000, 5_000),
+        streamsvc_partition=pa.array([1, 1, 0, 1], pa.int32()),
+        streamsvc_offset=pa.array([7, 8, 3, 9]),
+    )
+    archive = read_archive(replace(source(path), allowed_lateness_ms=2_000), [], FOREVER)
+    assert archive.rows.tolist() == [0, 3]
+    assert archive.partition.tolist() == [1, 1, 0, 1]
+    assert archive.offset.tolist() == [7, 8, 3, 9]
+
+
+def test_an_event_counts_from_its_arrival(tmp_path: Path) -> None:
+    arrived = pa.array([1_500, None, 900], pa.timestamp("ms", "UTC"))
+    times = pa.array([1_000, 1_000, 1_000], pa.timestamp("ms", "UTC"))
+    path = write(tmp_path / "a.parquet", times, heard=arrived)
+    described = replace(source(path), archive_created_field="heard")
+    archive = read_archive(described, [], 1_499)
+    assert archive.known.tolist() == [1_500, 1_000, 1_000]
+    assert archive.rows.tolist() == [1, 2]
