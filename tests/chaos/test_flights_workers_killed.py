@@ -56,11 +56,16 @@ def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
         assert answers.keys() == asked.keys()
         repeats = sum(len(of_one) - 1 for of_one in answers.values())
         assert total <= report["predictions"] <= total + repeats
-        for of_one in answers.values():
-            assert len({a["prediction_id"] for a in of_one}) == 1
-            assert len({a["score"] for a in of_one}) == 1
+        # A request that was answered just before the kill, but not acknowledged, is answered again,
+        # by features that may be ahead of it by then; the answer says so. If the kill came before
+        # the first vector was logged, too, the log holds that one alone.
+        for first, *again in answers.values():
+            assert first["ahead_ms"] == 0
+            assert {a["prediction_id"] for a in again} <= {first["prediction_id"]}
+            assert {a["score"] for a in again if not a["ahead_ms"]} <= {first["score"]}
+        ahead = {asked[p] for p, of_one in answers.items() if any(a["ahead_ms"] for a in of_one)}
         compared = repo.against_history(deployed)
-        assert not compared.differences, compared.differences[:3]
+        assert {d.flight_id for d in compared.differences} <= ahead, compared.differences[:3]
 
 
 def wait_for_predictions(repo: RunningFlights, replay: subprocess.Popen, n: int) -> None:

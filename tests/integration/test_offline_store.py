@@ -211,7 +211,7 @@ def test_the_command_trains_and_says_what_came_of_it(
 
     for more, message in (
         (["--label-column", "sold"], "no column 'sold'"),
-        (["--label-column", "bought", "--until", "soon"], "no date"),
+        (["--label-column", "bought", "--until", "soon"], "ISO-8601"),
         (["--label-column", "bought", "--until", "2020-01-01"], "No labelled rows"),
         (["--label-column", "bought", "--model", "a/b"], "name"),
     ):
