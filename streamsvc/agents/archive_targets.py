@@ -58,7 +58,7 @@ def archive_targets(settings: Settings, plan: Plan, names: Sequence[str]) -> lis
     for source in chosen:
         assert source.archive_path is not None
         archive_schema(source)
-        storage = ArchiveStorage(source.archive_path)
+        storage = ArchiveStorage(source.archive_path, source.archive_endpoint)
         if strangers := storage.strangers():
             raise ConfigurationError(
                 f"{source.archive_path}, the archive of KafkaSource {source.name!r}, holds files "

@@ -23,7 +23,14 @@ from streamsvc.store.row import RowLayout
 from streamsvc.store.sweep import delete_older
 from streamsvc.transport.admin import Admin, TopicState
 
-__all__ = ["RunningView", "Topology", "identities", "prepare_topology", "survey_topics"]
+__all__ = [
+    "RunningView",
+    "Topology",
+    "identities",
+    "prepare_topology",
+    "standing_views",
+    "survey_topics",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +123,27 @@ async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
         numbers[name] = verdict.claim.number if verdict.claim else verdict.number or 0
     running = [_running(view, numbers, topics) for view in plan.views]
     return [*named, *_logs_of_state(running, wanted)]
+
+
+async def standing_views(
+    settings: Settings, plan: Plan
+) -> tuple[dict[str, RunningView], Mapping[str, Identity]]:
+    """Views as workers run them now, and the identities of all; nothing is claimed or created.
+
+    A view that no worker has run as it is defined now is not among them. Raises ConfigurationError
+    where no feature worker ever ran.
+    """
+    topics = InternalTopics(settings.topic_prefix, plan.project)
+    states = Admin(settings).describe([view.source.topic for view in plan.views])
+    wanted = identities(settings, plan, states)
+    claims = await read_claims(settings, topics.control)
+    verdicts = {name: decide(name, identity, claims).number for name, identity in wanted.items()}
+    numbers = {name: number for name, number in verdicts.items() if number is not None}
+    return {
+        view.name: _running(view, numbers, topics)
+        for view in plan.views
+        if view.name in numbers and (not view.shuffled or _shuffle_name(view) in numbers)
+    }, wanted
 
 
 def identities(

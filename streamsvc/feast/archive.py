@@ -29,7 +29,7 @@ from streamsvc.errors import ConfigurationError
 from streamsvc.events.times import event_times
 from streamsvc.feast.arrow_columns import column_from_arrow, epoch_ms
 
-__all__ = ["Archive", "ArchiveReader", "Instants"]
+__all__ = ["Archive", "ArchiveReader", "Instants", "event_time_column"]
 
 # What the units of an event time given as a number are worth, per second.
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -129,7 +129,7 @@ class ArchiveReader:
         columns: dict[str, Column] = {}
         for field in self._fields:
             if field.name == source.schema.timestamp_field:
-                columns[field.name] = _time_column(source, field, times.event)
+                columns[field.name] = event_time_column(source, field, times.event)
             else:
                 what = f"{source.archive_path}: column {field.name!r}"
                 found = _find(source, table, field.name, field.path)
@@ -190,7 +190,7 @@ def _event_times(source: Source, found: Any) -> NumericColumn:
     return NumericColumn(times, column.valid & (refused == 0))
 
 
-def _time_column(source: Source, field: EventField, times: NumericColumn) -> Column:
+def event_time_column(source: Source, field: EventField, times: NumericColumn) -> Column:
     """The event-time field as the events hold it: ISO-8601 text, or a number in its unit."""
     ms = times.values.astype(np.int64)
     if field.type == "string":

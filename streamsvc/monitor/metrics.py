@@ -18,7 +18,13 @@ from prometheus_client import (
 
 from streamsvc.features.engine import EngineStats
 
-__all__ = ["ArchiveMetrics", "FeatureMetrics", "ScoringMetrics", "serve_metrics"]
+__all__ = [
+    "ArchiveMetrics",
+    "FeatureMetrics",
+    "ParityMetrics",
+    "ScoringMetrics",
+    "serve_metrics",
+]
 
 _LATENCY_BUCKETS = (
     *(0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.04, 0.06, 0.1),
@@ -144,6 +150,27 @@ class ArchiveMetrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"streamsvc_{name}", text, labels, registry=self.registry)
+
+
+class ParityMetrics:
+    """What one run of `streamsvc parity` found."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.values = self._gauge(
+            "parity_values", "Values of a feature, by outcome", "service", "feature", "outcome"
+        )
+        self.vectors = self._gauge("parity_vectors", "Vectors compared", "service")
+        self.stale = self._gauge("parity_stale_vectors", "Vectors that lacked something", "service")
+        self.ahead = self._gauge(
+            "parity_ahead_vectors", "Vectors that held something later", "service"
+        )
+        self.finished = self._gauge(
+            "parity_finished_timestamp_seconds", "When the comparison ended", "service"
+        )
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"streamsvc_{name}", text, labels, registry=self.registry)
 
 
 def serve_metrics(registry: CollectorRegistry, port: int) -> int:

@@ -5,6 +5,7 @@ One record is one Arrow IPC stream with one batch. Columns:
     prediction_id                  string
     entity.<join key>              int64 or string
     request_time_ms, as_of_ms      int64; as_of_ms is -1 where no feature row was found
+    stale_ms, ahead_ms             int64; as in the prediction
     position.<view>                struct {incarnation, offset, as_of_ms} of int64; -1 without a row
     features                       fixed-size list of float32, in the model's order
     score                          float32
@@ -62,6 +63,8 @@ def _batch(
         columns[f"entity.{name}"] = _arrow(column)
     columns["request_time_ms"] = pa.array(p.request_time_ms)
     columns["as_of_ms"] = pa.array(p.as_of_ms)
+    columns["stale_ms"] = pa.array(p.stale_ms)
+    columns["ahead_ms"] = pa.array(p.ahead_ms)
     for view, position in vectors.positions.items():
         columns[f"position.{view}"] = pa.StructArray.from_arrays(
             [position.incarnation, position.offset, position.as_of],

@@ -6,9 +6,11 @@ import asyncio
 import time
 from dataclasses import replace
 
+import boto3
 import orjson
 import pytest
 from confluent_kafka import Producer
+from moto.server import ThreadedMotoServer
 from support.archives import read_archive
 
 from streamsvc.agents.archive import ArchiveWorker
@@ -150,6 +152,40 @@ async def test_a_topic_made_anew_is_archived_beside_the_old_one(stack, plan):
     await work(stack, plan, lambda _: len(archived(source)) == 8)
     cards = sorted(card for _, card, _ in archived(source))
     assert cards == sorted(f"c{i}" for i in (*range(5), 100, 101, 102))
+
+
+async def test_an_archive_may_lie_in_an_object_store(stack, plan, monkeypatch):
+    """Written, merged, gone on with, and read, over HTTP."""
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "someone"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="lake")
+        source = replace(
+            plan.sources[0], archive_path="s3://lake/payments", archive_endpoint=url
+        )
+        plan = replace(plan, sources=(source,))
+        topic = source.topic
+        send(stack, topic, [event(i) for i in range(1_000)])
+        # A full buffer with every chunk: many files, which are merged.
+        await work(
+            stack, plan, lambda m: count(m.rows, topic) == 1_000, archive_buffer_bytes=1
+        )
+        send(stack, topic, [event(i) for i in range(1_000, 1_010)])
+        await work(stack, plan, lambda m: count(m.rows, topic) == 10)
+        found = archived(source)
+        assert [place for place, *_ in found] == [(0, i) for i in range(1_010)]
+        assert found[1_005] == ((0, 1_005), "c1005", 502.5)
+    finally:
+        server.stop()
 
 
 def test_what_cannot_be_archived_is_said_at_once(stack, plan, tmp_path):

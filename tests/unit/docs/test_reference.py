@@ -14,10 +14,16 @@ from support.command_line import parse
 
 from streamsvc.cli.main import EXIT_CODES
 from streamsvc.events.wire import Reason
-from streamsvc.monitor.metrics import ArchiveMetrics, FeatureMetrics, ScoringMetrics
+from streamsvc.monitor.metrics import (
+    ArchiveMetrics,
+    FeatureMetrics,
+    ParityMetrics,
+    ScoringMetrics,
+)
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
+Metrics = FeatureMetrics | ScoringMetrics | ArchiveMetrics | ParityMetrics
 ROW = re.compile(r"^\| `(streamsvc_\w+)` \| (\w+) \|([^|]*)\| (.+) \|$", re.M)
 
 
@@ -28,7 +34,7 @@ def sections(text: str) -> dict[str, str]:
 
 
 def in_code(
-    metrics: FeatureMetrics | ScoringMetrics | ArchiveMetrics,
+    metrics: Metrics,
 ) -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Metric as it is scraped -> (type, labels, help)."""
     found = {}
@@ -45,11 +51,10 @@ def in_code(
         ("Feature worker", FeatureMetrics()),
         ("Scoring worker", ScoringMetrics()),
         ("Archive worker", ArchiveMetrics()),
+        ("Parity", ParityMetrics()),
     ],
 )
-def test_every_metric_is_described_as_it_is(
-    heading: str, metrics: FeatureMetrics | ScoringMetrics | ArchiveMetrics
-) -> None:
+def test_every_metric_is_described_as_it_is(heading: str, metrics: Metrics) -> None:
     rows = ROW.findall(sections((DOCS / "metrics.md").read_text())[heading])
     told = {
         name: (kind, tuple(re.findall(r"`(\w+)`", labels)), text)

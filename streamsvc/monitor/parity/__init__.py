@@ -1,0 +1,1 @@
+"""Parity: served vectors against what history gives at their logged positions."""
