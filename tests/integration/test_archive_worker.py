@@ -169,16 +169,12 @@ async def test_an_archive_may_lie_in_an_object_store(stack, plan, monkeypatch):
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         boto3.client("s3", endpoint_url=url).create_bucket(Bucket="lake")
-        source = replace(
-            plan.sources[0], archive_path="s3://lake/payments", archive_endpoint=url
-        )
+        source = replace(plan.sources[0], archive_path="s3://lake/payments", archive_endpoint=url)
         plan = replace(plan, sources=(source,))
         topic = source.topic
         send(stack, topic, [event(i) for i in range(1_000)])
         # A full buffer with every chunk: many files, which are merged.
-        await work(
-            stack, plan, lambda m: count(m.rows, topic) == 1_000, archive_buffer_bytes=1
-        )
+        await work(stack, plan, lambda m: count(m.rows, topic) == 1_000, archive_buffer_bytes=1)
         send(stack, topic, [event(i) for i in range(1_000, 1_010)])
         await work(stack, plan, lambda m: count(m.rows, topic) == 10)
         found = archived(source)
