@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.archives import read_archive
 
 from streamsvc.archive.names import Log, chain, logs_of
 from streamsvc.archive.reading import archive_dataset, chained
@@ -20,7 +21,6 @@ from streamsvc.columns import strings
 from streamsvc.definitions.plan import EventField, EventSchema, Source
 from streamsvc.errors import ConfigurationError, IntegrityError
 from streamsvc.events.decode import Decoder
-from streamsvc.feast.archive import read_archive
 from streamsvc.transport.chunk import Chunk
 
 LATENESS = 1_000
