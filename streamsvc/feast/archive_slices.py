@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from streamsvc.columns import I64
 from streamsvc.definitions.plan import Source
+from streamsvc.errors import ConfigurationError
 from streamsvc.feast.archive import Archive, ArchiveReader
 from streamsvc.feast.archive_files import open_archive
 
@@ -37,6 +38,7 @@ _BEGINNING, _END = -(2**62), 2**62
 _OVERHEAD_BYTES, _COPIES = 300, 4
 # How often the average row group may be read, before sorting the archive on disk is cheaper.
 _READS = 3.0
+_MOST_FILES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class ArchiveSlices:
         self, source: Source, fields: Iterable[str], from_ms: int, until_ms: int, memory: int
     ) -> None:
         """`memory` is in bytes: about what working on a slice may take."""
+        self._source = source
         self._span = from_ms, until_ms
         self._files = open_archive(source)
         self._reader = ArchiveReader(source, fields, self._files.schema.names)
@@ -80,8 +83,17 @@ class ArchiveSlices:
 
     def __enter__(self) -> ArchiveSlices:
         if self._reads() > _READS:
-            directory = tempfile.TemporaryDirectory(prefix="streamsvc-archive-")
-            self._parts = self._sorted_into(Path(self._spilled.enter_context(directory)))
+            if len(self) > _MOST_FILES:
+                raise ConfigurationError(
+                    f"{self._source.archive_path} is not in the order of time, and {len(self)} "
+                    f"slices of it are more than can be sorted at once: set history_memory_mb to "
+                    f"{len(self) / _MOST_FILES:.1f} times what it is, or write the archive in the "
+                    "order of time"
+                )
+            with ExitStack() as stack:
+                directory = tempfile.TemporaryDirectory(prefix="streamsvc-archive-")
+                self._parts = self._sorted_into(Path(stack.enter_context(directory)))
+                self._spilled = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
