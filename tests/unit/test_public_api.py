@@ -31,7 +31,11 @@ def test_the_plug_ins_of_feast_are_where_feature_stores_name_them() -> None:
         assert getattr(plug_ins, name).__name__ == name
     # Feast finds a plug-in's configuration by its name and "Config".
     stores = [name for name in plug_ins.__all__ if not name.endswith("Config")]
-    assert sorted(stores) == ["PackedRedisOnlineStore", "WindowedOfflineStore"]
+    assert sorted(stores) == [
+        "PackedRedisOnlineStore",
+        "WindowedComputeEngine",
+        "WindowedOfflineStore",
+    ]
     assert {f"{name}Config" for name in stores} <= set(plug_ins.__all__)
 
 

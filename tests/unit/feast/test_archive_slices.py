@@ -65,7 +65,7 @@ def test_more_slices_than_can_be_sorted_are_refused_with_the_remedy(tmp_path: Pa
     path = written(tmp_path / "archive", {k: np.tile(v, 2) for k, v in events("card").items()})
     with (
         pytest.raises(ConfigurationError, match=r"history_memory_mb to \d\.\d times"),
-        ArchiveSlices(source(path), ["amount"], -FOREVER, FOREVER, 40_000),
+        ArchiveSlices(source(path), ["amount"], -FOREVER, FOREVER, 25_000),
     ):
         pass
 
