@@ -61,7 +61,10 @@ def test_ties_stay_in_the_order_of_the_files_through_a_sort_on_disk(tmp_path: Pa
             assert ((np.diff(at) > 0) | (np.diff(place) > 0)).all()
 
 
-def test_more_slices_than_can_be_sorted_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_more_slices_than_can_be_sorted_are_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamsvc.feast.archive_slices._MOST_FILES", 300)
     path = written(tmp_path / "archive", {k: np.tile(v, 2) for k, v in events("card").items()})
     with (
         pytest.raises(ConfigurationError, match=r"history_memory_mb to \d\.\d times"),
