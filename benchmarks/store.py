@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from streamsvc.columns import BytesColumn, Columns, NumericColumn, numeric
 from streamsvc.entity_keys import encode_entity_keys
+from streamsvc.feast_import import import_feast
 from streamsvc.settings import load_settings
 from streamsvc.store.client import connect
 from streamsvc.store.reader import RowReader
@@ -139,6 +140,8 @@ def best(client: redis.Redis, name: str, work: Callable[[], object], n: int, rou
 
 def through_feast(url: str, project: str, n: int = 500) -> None:
     import pandas as pd
+
+    import_feast()
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
     from feast.types import Float64
     from feast.value_type import ValueType

@@ -39,6 +39,10 @@ def parity(
     """
     context = cli_context(ctx)
     import msgspec
+
+    from streamsvc.feast_import import import_feast
+
+    import_feast()
     from feast import FeatureStore
 
     from streamsvc.agents.parity import parity as run

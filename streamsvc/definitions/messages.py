@@ -8,9 +8,10 @@ with a dot for the colon.
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
+
+from streamsvc.definitions.repo_files import importing_from
 
 __all__ = ["load_message"]
 
@@ -20,9 +21,7 @@ def load_message(class_path: str, repo: Path) -> Any:
     module, _, names = class_path.partition(":")
     pairs = [(module, names)] if names else _splits(class_path)
     failed: list[str] = []
-    sys.path.insert(0, str(repo))
-    try:
-        importlib.invalidate_caches()
+    with importing_from(repo):
         for module, names in pairs:
             try:
                 found: Any = importlib.import_module(module)
@@ -38,8 +37,6 @@ def load_message(class_path: str, repo: Path) -> Any:
             if isinstance(found, type) and hasattr(descriptor, "fields_by_name"):
                 return descriptor
             failed.append(f"module {module!r} has no message class {names!r}")
-    finally:
-        sys.path.remove(str(repo))
     why = failed[0] if failed else "it has no module"
     raise ValueError(
         f"ProtoFormat(class_path={class_path!r}) names no Python message class: {why}. Generate "

@@ -6,7 +6,6 @@ Feast takes seconds to import, so nothing here does before `load_plan` is called
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from streamsvc.definitions.plan import BatchView, OnDemandView, Plan, Service, View
+from streamsvc.definitions.repo_files import importing_from
 from streamsvc.definitions.request_views import compile_batch_view, compile_on_demand_view
 from streamsvc.definitions.services import compile_service
 from streamsvc.definitions.sources import compile_sources
 from streamsvc.definitions.views import compile_view
 from streamsvc.errors import ConfigurationError, DefinitionError
+from streamsvc.feast_import import import_feast
 
 __all__ = ["FeastObjects", "compile_plan", "load_plan", "read_files", "read_registry"]
 
@@ -93,18 +94,18 @@ def read_files(repo: Path) -> FeastObjects:
     from feast.data_source import KafkaSource
     from feast.repo_operations import parse_repo
 
-    with contextlib.chdir(repo), warnings.catch_warnings():
+    with contextlib.chdir(repo), importing_from(repo), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sys.path.insert(0, str(repo))  # as `feast` itself does: the files import one another
         try:
             found = parse_repo(repo)
             if not found.projects:
                 found.projects.append(Project(name=store.project))
             store.plan(found)  # completes the objects: types of features, join keys
         except Exception as error:  # whatever the user's files raise
-            raise ConfigurationError(f"The definitions in {repo} do not load: {error}") from error
-        finally:
-            sys.path.remove(str(repo))
+            raise ConfigurationError(
+                f"The definitions in {repo} do not load: {type(error).__name__}: {error}. "
+                f"If an argument has the wrong type, `feast apply` names it."
+            ) from error
     return FeastObjects(
         project=store.project,
         kafka_sources=[s for s in found.data_sources if isinstance(s, KafkaSource)],
@@ -121,6 +122,7 @@ def _store(repo: Path) -> Any:
             f"{repo} is no Feast repo (it has no feature_store.yaml); name it with --chdir, or "
             f"make one with `streamsvc init`."
         )
+    import_feast()
     from feast import FeatureStore
 
     return FeatureStore(repo_path=str(repo))

@@ -6,12 +6,14 @@ Importing Feast takes seconds, so the demo does it once, and calls what the `fea
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from streamsvc.definitions.repo_files import importing_from
+from streamsvc.feast_import import import_feast
 
 __all__ = ["apply", "materialize", "open_store", "quiet_feast"]
 
@@ -32,21 +34,18 @@ def quiet_feast(log: Path) -> Iterator[None]:
 
 def apply(repo: Path) -> None:
     """`feast apply` in a repo."""
+    import_feast()
     from feast.repo_config import load_repo_config
     from feast.repo_operations import apply_total
 
     config = load_repo_config(repo, repo / "feature_store.yaml")
-    # Feast imports a repo's files by name, relative to the working directory.
-    sys.path.insert(0, str(repo))
-    try:
-        with contextlib.chdir(repo):
-            apply_total(config, repo, skip_source_validation=False)
-    finally:
-        sys.path.remove(str(repo))
+    with contextlib.chdir(repo), importing_from(repo):
+        apply_total(config, repo, skip_source_validation=False)
 
 
 def open_store(repo: Path) -> Any:
     """The repo's FeatureStore."""
+    import_feast()
     from feast import FeatureStore
 
     return FeatureStore(repo_path=str(repo))

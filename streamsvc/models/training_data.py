@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from streamsvc.columns import I64
 from streamsvc.errors import ConfigurationError
+from streamsvc.feast_import import import_feast
 from streamsvc.models.artifact import F32
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def read_examples(repo: Path, service: str, labels: pd.DataFrame, label: str) ->
 
     Raises ConfigurationError where the service is not applied, or a feature is not a number.
     """
+    import_feast()
     from feast import FeatureStore
 
     with warnings.catch_warnings():

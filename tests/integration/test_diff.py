@@ -23,7 +23,7 @@ DIFF = (sys.executable, "-m", "streamsvc", "diff")
 def changes(repo):
     """action -> views."""
     found = {}
-    for change in json.loads(repo.run(*DIFF, "--json")):
+    for change in json.loads(repo.streamsvc("diff", "--json")):
         assert bool(change["why"]) == (change["action"] != "keep")
         found.setdefault(change["action"], set()).add(change["view"])
     return found
@@ -66,16 +66,14 @@ def test_views_are_new_kept_rebuilt_and_dropped(stack, tmp_path):
             "drop": {"card_in_shop"},
         }
         assert changes(repo) == wanted
-        told = repo.run(*DIFF)
+        told = repo.streamsvc("diff")
         assert "rebuild  shop_sales    its definition changed" in told
         assert "drop     card_in_shop  no longer defined" in told
 
         assert repo.stop_worker("one") == 0
         repo.apply()
-        del repo.plan  # it is read once
         repo.start_worker("two")
-        repo.wait_until_applied()
-        assert changes(repo) == {"keep": VIEWS - {"card_in_shop"}}
+        repo.wait_until(lambda: changes(repo) == {"keep": VIEWS - {"card_in_shop"}})
         assert claimed(repo.log_of("one")) == VIEWS
         assert claimed(repo.log_of("two")) == wanted["rebuild"]
 

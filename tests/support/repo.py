@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from typer.testing import CliRunner
 
+from streamsvc.demo import feast_repo
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin, TopicSpec
@@ -85,9 +88,21 @@ class RunningRepo:
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def streamsvc(self, *arguments: str) -> str:
+        """What `streamsvc …` prints, run in this process, where Feast is imported already."""
+        from streamsvc.cli.main import app
+
+        with environment_of(self.environment):
+            done = CliRunner().invoke(app, ["--chdir", str(self.path), *arguments])
+        assert done.exit_code == 0, f"{arguments} failed:\n{done.output}\n{done.exception!r}"
+        return done.stdout
+
     def apply(self) -> None:
+        """`feast apply`, in this process."""
         (self.path / "data").mkdir(exist_ok=True)
-        self.run(str(Path(sys.executable).parent / "feast"), "apply")
+        with environment_of(self.environment):
+            feast_repo.apply(self.path)
+        self.__dict__.pop("plan", None)
 
     def start_worker(self, name: str, kind: str = "features") -> subprocess.Popen:
         log = (self.path / f"{name}.log").open("a")
@@ -118,6 +133,16 @@ class RunningRepo:
     def assert_workers_alive(self) -> None:
         for name, process in self.workers.items():
             assert process.poll() is None, f"{name} died:\n{self.log_of(name)[-6000:]}"
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 120) -> None:
+        """Until a condition holds. Fails if a worker ends, or after the longest of waits."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self.assert_workers_alive()
+            if time.monotonic() > deadline:
+                logs = "\n".join(self.log_of(name)[-3000:] for name in self.workers)
+                raise AssertionError(f"not so after {timeout_s} s\n{logs}")
+            time.sleep(0.05)
 
     # --- Kafka -----------------------------------------------------------------------------
 

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamsvc.definitions.repo_files import importing_from
+
+
+def repo(path: Path, value: int) -> Path:
+    (path / "shared_by_two_repos").mkdir(parents=True)
+    (path / "shared_by_two_repos" / "__init__.py").write_text("from values_of_repo import VALUE")
+    (path / "values_of_repo.py").write_text(f"VALUE = {value}")
+    return path
+
+
+def test_repos_with_files_of_one_name_do_not_see_each_other(tmp_path: Path) -> None:
+    path, modules = list(sys.path), set(sys.modules)
+    for name, value in (("a", 1), ("b", 2)):
+        with importing_from(repo(tmp_path / name, value)):
+            assert value == importlib.import_module("shared_by_two_repos").VALUE
+    assert sys.path == path
+    assert set(sys.modules) == modules
+
+
+def test_a_file_that_raises_is_forgotten_too(tmp_path: Path) -> None:
+    before = set(sys.modules)
+    broken = repo(tmp_path / "broken", 3)
+    (broken / "definitions.py").write_text("import shared_by_two_repos\nraise ValueError('no')")
+    with pytest.raises(ValueError, match="no"), importing_from(broken):
+        importlib.import_module("definitions")
+    assert set(sys.modules) == before
+
+
+def test_modules_from_elsewhere_stay(tmp_path: Path) -> None:
+    with importing_from(repo(tmp_path / "repo", 4)):
+        kept = importlib.import_module("this")
+    assert sys.modules["this"] is kept
