@@ -16,7 +16,8 @@ def importing_from(repo: Path) -> Iterator[None]:
     """Modules are found in `repo` first, and those that came from there are forgotten at the end.
 
     Repos call their files alike (`features`, `sources`): one that stays in `sys.modules` would be
-    taken for that of the next repo read in this process.
+    taken for that of the next repo read in this process. Installed packages stay, also where the
+    virtual environment lies in the repo.
     """
     directory = repo.resolve()
     sys.path.insert(0, str(directory))
@@ -26,6 +27,6 @@ def importing_from(repo: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(directory))
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if file is not None and directory in Path(file).parents:
+            place = directory.joinpath(*name.split("."))
+            if getattr(module, "__file__", None) in (f"{place}.py", f"{place}/__init__.py"):
                 del sys.modules[name]

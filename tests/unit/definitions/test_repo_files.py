@@ -38,3 +38,19 @@ def test_modules_from_elsewhere_stay(tmp_path: Path) -> None:
     with importing_from(repo(tmp_path / "repo", 4)):
         kept = importlib.import_module("this")
     assert sys.modules["this"] is kept
+
+
+def test_packages_of_an_environment_inside_the_repo_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repo(tmp_path / "repo", 5)
+    installed = root / ".venv" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "package_of_the_environment.py").touch()
+    monkeypatch.syspath_prepend(installed)
+    try:
+        with importing_from(root):
+            kept = importlib.import_module("package_of_the_environment")
+        assert sys.modules["package_of_the_environment"] is kept
+    finally:
+        sys.modules.pop("package_of_the_environment", None)
