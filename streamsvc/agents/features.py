@@ -169,8 +169,12 @@ class FeatureWorker:
         """Take over what is new, let go what is gone; where to read each partition from."""
         # Chunks of an earlier assignment that are still on their way are void: the positions below
         # start where their predecessors ended, so they will be read again.
-        self._intake.generation = self.app.consumer_generation_id
-        for partition in await self._on_engine(lambda: self._holdings.release(assignment)):
+        before, self._intake.generation = self._intake.generation, self.app.consumer_generation_id
+        kept = assignment
+        if before not in (-1, self._intake.generation - 1):
+            # A generation went by without us, in which others may have held what we hold.
+            kept -= await self._holdings.opened_by_others()
+        for partition in await self._on_engine(lambda: self._holdings.release(kept)):
             self._ledger.drop(partition)
         with self.metrics.restore.time():
             taken = await self._holdings.take(assignment, self._on_engine)

@@ -18,10 +18,11 @@ import redis
 import structlog
 
 from streamsvc.agents.topology import RunningView
+from streamsvc.agents.trimmer import Appended, Trimmer
 from streamsvc.columns import BytesColumn
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
-from streamsvc.state.changelog import encode_end, encode_tiles
+from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import Cut, ViewPartition
 from streamsvc.store.heartbeat import Heartbeat
 from streamsvc.store.markers import Marker, delete_markers, write_markers
@@ -48,9 +49,11 @@ class _Prepared:
     """A cut with its rows packed and its commit encoded: ready for the network."""
 
     running: RunningView
+    partition: ViewPartition
     cut: Cut
     rows: tuple[tuple[BytesColumn, PackedRows], ...]
-    commit: tuple[bytes, ...]
+    records: list[bytes]
+    """Those of the commit; none without one."""
     appended_ms: int
 
 
@@ -89,6 +92,7 @@ class Flusher:
         self._producer = producer
         self._network = network
         self._metrics = metrics
+        self._trimmer = Trimmer(settings, owner, metrics)
         self._read_positions = read_positions
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
@@ -147,18 +151,21 @@ class Flusher:
     ) -> None:
         """Append the state of a flush whose rows are written; then tell that it is durable."""
         await before()
+        commits = [each for each in flush.prepared if each.records]
         acks: list[Awaitable[int | None]] = []
-        for each in flush.prepared:
-            if each.commit:
-                records = [(None, value, ()) for value in each.commit]
-                topic, partition = each.running.changelog, each.cut.partition
-                acks.append(await self._producer.send(topic, partition, records))
-                view = each.running.view.name
-                self._metrics.commits.labels(view).inc()
-                self._metrics.commit_bytes.labels(view).inc(sum(map(len, each.commit)))
-        await asyncio.gather(*acks)
+        for each in commits:
+            records = [(None, value, ()) for value in each.records]
+            topic, partition = each.running.changelog, each.cut.partition
+            acks.append(await self._producer.send(topic, partition, records))
+            view = each.running.view.name
+            self._metrics.commits.labels(view).inc()
+            self._metrics.commit_bytes.labels(view).inc(sum(map(len, each.records)))
+        offsets = await asyncio.gather(*acks)
         await committed()
+        appended = [_appended(p, last) for p, last in zip(commits, offsets, strict=True)]
+        await self._trimmer.committed(appended)
         self._committing = False
+        await self._trimmer.trim(appended)
 
     def _start(
         self,
@@ -200,11 +207,10 @@ class Flusher:
             )
             for emission in cut.emissions
         )
-        encoded: tuple[bytes, ...] = ()
+        records = []
         if cut.commit is not None:
-            tiles = encode_tiles(self._owner, cut.commit.tiles, running.spec)
-            encoded = (*tiles, encode_end(self._owner, cut.commit.end))
-        return _Prepared(running, cut, rows, encoded, appended_ms)
+            records = encode_commit(self._owner, cut.commit, running.spec)
+        return _Prepared(running, partition, cut, rows, records, appended_ms)
 
     def _write(
         self, prepared: list[_Prepared], ours: Mapping[tuple[str, int], ReadPosition]
@@ -253,3 +259,18 @@ class Flusher:
         read_ms = max(read_ms, self._read_until_ms.get(held, 0))
         self._read_until_ms[held] = read_ms
         return Marker(cut.incarnation, {topic: cut.sources}, read_ms, cut.clock_ms)
+
+
+def _appended(prepared: _Prepared, last: int | None) -> Appended:
+    running, commit = prepared.running, prepared.cut.commit
+    assert commit is not None
+    assert last is not None
+    return Appended(
+        running.view.name,
+        running.changelog,
+        prepared.cut.partition,
+        prepared.partition.trimming,
+        commit,
+        last,
+        len(prepared.records),
+    )

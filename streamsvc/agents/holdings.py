@@ -14,12 +14,11 @@ from streamsvc.errors import IntegrityError
 from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.features.engine import EngineStats
-from streamsvc.features.tile_batch import TileBatch
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import End
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.restore import restore_partitions, restore_progress
+from streamsvc.state.restore import opened_since, restore_partitions, restore_progress
 from streamsvc.state.source import SourceClock, SourcePartition
 from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin
@@ -82,6 +81,21 @@ class Holdings:
     def _shuffle_partitions(self) -> set[Partition]:
         return {(v.shuffle, p) for (_, p), (v, _) in self.views.items() if v.shuffle is not None}
 
+    async def opened_by_others(self) -> frozenset[Partition]:
+        """Of what is held, the partitions that another worker took over meanwhile.
+
+        A worker that was away from its group for a while may be given back what it held before. Its
+        state is behind then, and its commits count for nobody.
+        """
+        found: set[Partition] = set()
+        for each in self._topology.views:
+            log_topic = each.shuffle or each.view.source.topic
+            held = [state for running, state in self.views.values() if running is each]
+            known = {state.partition: state.trimming.known for state in held}
+            logs = await opened_since(self._settings, each.changelog, self._owner, known)
+            found |= {(log_topic, p) for p, (_, opened) in logs.items() if opened}
+        return frozenset(found)
+
     async def take(self, assignment: frozenset[Partition], on_engine: OnEngine) -> int:
         """Restore what is newly assigned; returns how many partitions that was.
 
@@ -131,16 +145,17 @@ class Holdings:
     async def _restore(
         self, each: RunningView, log_topic: str, partitions: list[int], on_engine: OnEngine
     ) -> dict[Partition, tuple[RunningView, ViewPartition]]:
-        states = {p: ViewPartition(each.view, each.spec, p, each.incarnation) for p in partitions}
-        loaded: list[tuple[int, TileBatch]] = []
-        ends = await restore_partitions(
+        begins = await asyncio.to_thread(self._admin.start_offsets, each.changelog)
+        restored = await restore_partitions(
             self._settings,
             self._producer,
             each.changelog,
             self._owner,
-            dict.fromkeys(partitions, each.incarnation),
-            lambda partition, tiles: loaded.append((partition, tiles)),
+            each.incarnation,
+            {p: begins[p] for p in partitions},
+            lambda p: ViewPartition(each.view, each.spec, p, each.incarnation),
         )
+        ends = {partition: found.end for partition, found in restored.items()}
         log_begins = await asyncio.to_thread(self._admin.start_offsets, log_topic)
         log_ends = await asyncio.to_thread(self._admin.end_offsets, log_topic)
         for partition, end in ends.items():
@@ -149,16 +164,16 @@ class Holdings:
                 _assert_kept(log_topic, partition, kept, {each.view.name: end.applied})
         lost = await asyncio.to_thread(self._lost, each, ends)
 
-        def load() -> None:
-            for partition, tiles in loaded:
-                states[partition].load(tiles)
-            for partition, state in states.items():
-                state.resume(ends[partition], log_ends[partition], log_begins[partition])
+        def resume() -> None:
+            for partition, found in restored.items():
+                state = found.state
+                state.trimming = found.trimming
+                state.resume(found.end, log_ends[partition], log_begins[partition])
                 if partition in lost:
                     state.refill()
 
-        await on_engine(load)
-        return {(each.view.name, p): (each, state) for p, state in states.items()}
+        await on_engine(resume)
+        return {(each.view.name, p): (each, found.state) for p, found in restored.items()}
 
     def _lost(self, each: RunningView, ends: Mapping[int, End | None]) -> list[int]:
         """Partitions whose rows were written once, but are not all in the store any more.

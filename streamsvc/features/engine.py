@@ -44,7 +44,7 @@ from streamsvc.features.kernels.layout import (
     TIME,
     State,
 )
-from streamsvc.features.kernels.persist import load, measure, take
+from streamsvc.features.kernels.persist import load, measure, reach, take
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.schedule import next_due
 from streamsvc.features.spec import WindowSpec
@@ -74,6 +74,8 @@ class WindowState:
     def __init__(self, spec: WindowSpec) -> None:
         self.spec = spec
         self._storage = Storage(spec)
+        self._passed = 0
+        """Slots that `take_next` has been through in this round."""
         self._next_due: int | None = None  # as the kernels say; None when it has to be asked again
 
     @property
@@ -154,6 +156,21 @@ class WindowState:
     def take_changed_tiles(self) -> TileBatch:
         """Tiles that changed since the last take, whole."""
         return self._take(self._storage.take_dirty(), everything=False)
+
+    def take_next(self, words: int) -> tuple[TileBatch, bool]:
+        """Keys with all their tiles, about so many words of them: a part of a rolling snapshot.
+
+        Goes on where the last call ended. True says that this call ends a round. What was taken in
+        it, by this and by `take_changed_tiles` since the call that began it, is then all that there
+        is: a key keeps its slot, and one that came or moved meanwhile has changed. Does not count
+        as a take.
+        """
+        st, low = self._storage.state, self._passed
+        high = int(reach(st, self.spec.program, low, words))
+        live = low + np.flatnonzero(st.slots[low:high, KEY_BLOCK] >= 0)
+        ended = high >= int(st.meta[SLOT_TOP])
+        self._passed = 0 if ended else high
+        return self._take(live, everything=True), ended
 
     def snapshot(self) -> TileBatch:
         """All tiles. Does not count as a take."""

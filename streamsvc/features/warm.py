@@ -27,6 +27,7 @@ def warm() -> None:
     state.emit()
     state.mark_all_changed()
     changed = state.take_changed_tiles()
+    state.take_next(1)
     state.advance(10)
     state.age()
     again = WindowState(spec)

@@ -57,6 +57,12 @@ class FeatureMetrics:
         self.commit_bytes = self._counter(
             "state_commit_bytes", "Bytes appended to changelogs", "view"
         )
+        self.trims = self._counter(
+            "changelog_trims", "Partitions of changelogs whose beginning was deleted", "view"
+        )
+        self.trims_failed = self._counter(
+            "changelog_trims_failed", "Times that a changelog's partition was not trimmed", "view"
+        )
         self.keys = self._gauge("state_keys", "Entities with live tiles", "view")
         self.tiles = self._gauge("state_tiles", "Live tiles", "view")
         self.bytes = self._gauge("state_bytes", "Memory of tiles and keys", "view")

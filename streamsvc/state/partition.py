@@ -18,23 +18,23 @@ from streamsvc.features.engine import WindowState
 from streamsvc.features.rows import EntityRows
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.tile_batch import TileBatch
-from streamsvc.state.changelog import End
+from streamsvc.state.changelog import Commit, End
 from streamsvc.state.progress import Progress
 from streamsvc.state.shuffle import Section
 from streamsvc.state.source import Events, SourceClock
+from streamsvc.state.trimming import Trimming
 
-__all__ = ["Commit", "Cut", "ViewPartition"]
+__all__ = ["Cut", "ViewPartition"]
 
 AGEING_SLICE = 2_000
 """Rows aged in one flush: about a millisecond of store writes behind the fresh rows."""
 
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """State at `end.applied`, to be written after the rows of the same cut."""
-
-    tiles: TileBatch
-    end: End
+ROUND_SHARE = 2
+ROUND_WORDS = 128
+"""A commit carries whole keys of a `ROUND_SHARE`-th of the words that changed, but of no fewer than
+these, which is twice what a commit takes in which hardly anything changed. While S words of
+state are written in whole, no more than `ROUND_SHARE` times S change: the log from the beginning of
+one round to the end of the next holds 2 * (1 + ROUND_SHARE) times the state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,11 @@ class ViewPartition:
         self._ageing_from = 0
         self._appended_ms = 0
         self._flushed = -1
+        self._round_begins = True
         self.committed = -1
         """Input offset of the last commit, -1 before the first."""
+        self.trimming = Trimming(0)
+        """Not of the state, but of its log: for whoever hears of acknowledgements."""
 
     # --- restoring -------------------------------------------------------------------------
 
@@ -223,4 +226,8 @@ class ViewPartition:
         clock = max(self._clock.ms, self.state.clock_ms)
         wall = self._clock_wall_ms + (clock - self._clock.ms if clock > NO_WATERMARK else 0)
         end = End(self.applied, self.watermark, clock, wall, self._clock.driven, dict(self.vector))
-        return Commit(self.state.take_changed_tiles(), end)
+        changed = self.state.take_changed_tiles()
+        words = max(ROUND_WORDS, len(changed.words) // ROUND_SHARE)
+        whole, ended = self.state.take_next(words)
+        begins, self._round_begins = self._round_begins, ended
+        return Commit(changed, whole, begins, ended, end)

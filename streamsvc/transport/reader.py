@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streamsvc.errors import IntegrityError, UnavailableError
 from streamsvc.settings import Settings
@@ -14,10 +14,14 @@ from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.columnar_fetch import Columnar, install
 from streamsvc.transport.kafka_config import aiokafka_config
 
-__all__ = ["EARLIEST", "read_to_end"]
+__all__ = ["EARLIEST", "RecordsDeletedError", "read_to_end"]
 
 EARLIEST = -2
 MAX_PARTITION_FETCH_BYTES = 8 << 20
+
+
+class RecordsDeletedError(UnavailableError):
+    """Records were deleted while they were being read. What is left can be read from its start."""
 
 
 async def read_to_end(
@@ -28,7 +32,8 @@ async def read_to_end(
     An offset of EARLIEST, or one whose records were trimmed, starts at the first that is there.
     Aborted transactions are left out; a chunk may have no record. Partitions interleave, and each
     is in order. Raises IntegrityError if a partition ends before its start (the topic was made
-    anew), UnavailableError if Kafka does not answer.
+    anew), UnavailableError if Kafka does not answer, RecordsDeletedError if the log lost records
+    that were not read yet.
     """
     install()
     consumer = AIOKafkaConsumer(
@@ -54,6 +59,8 @@ async def read_to_end(
                         del ends[tp]
                         consumer.pause(tp)
                     yield _until(chunk, end)
+    except OffsetOutOfRangeError as error:
+        raise RecordsDeletedError(f"Records of {topic!r} were deleted unread: {error}") from error
     except KafkaError as error:
         raise UnavailableError(f"Cannot read {topic!r} to its end: {error!r}") from error
     finally:

@@ -24,6 +24,7 @@ from streamsvc.features.kernels.layout import (
     NEVER,
     RING_ROOM,
     RING_SPAN,
+    SLOT_TOP,
     UNIT,
     State,
 )
@@ -34,7 +35,10 @@ from streamsvc.features.kernels.rings import create_tile, find_tile, ring_count,
 from streamsvc.features.kernels.schedule import reschedule
 from streamsvc.features.kernels.serial import payload_words, read_payloads, write_payloads
 
-__all__ = ["Inputs", "Tiles", "load", "measure", "take"]
+__all__ = ["Inputs", "Tiles", "load", "measure", "reach", "take"]
+
+FREE_SLOTS = 65_536
+"""Free slots that one call of `reach` passes over: about a millisecond."""
 
 
 class Inputs(NamedTuple):
@@ -89,6 +93,25 @@ def measure(st: State, pg: Program, slots: I64, everything: bool, sizes: I64) ->
             if cx.first_extra[group] < cx.first_extra[group + 1]:
                 words += _payloads(cx, slot, group, n, everything)
     sizes[0], sizes[1], sizes[2], sizes[3] = keys, key_bytes, tiles, words
+
+
+@kernel
+def reach(st: State, pg: Program, low: int, words: int) -> int:
+    """Where to stop, going on from slot `low`, to have passed keys with so many words of tiles."""
+    cx = bind(st, pg)
+    free = 0
+    slot = low
+    while slot < cx.meta[SLOT_TOP] and words > 0 and free < FREE_SLOTS:
+        if cx.slots[slot * cx.width + KEY_BLOCK] < 0:
+            free += 1
+        else:
+            for group in range(cx.groups):
+                n = _wanted(cx, slot, group, True)
+                words -= n * (cx.stride[group] - 1)
+                if cx.first_extra[group] < cx.first_extra[group + 1]:
+                    words -= _payloads(cx, slot, group, n, True)
+        slot += 1
+    return slot
 
 
 @kernel

@@ -35,6 +35,8 @@ class Harness:
         self.store: dict[bytes, tuple[dict[str, Any], int, int]] = {}
         self.late: set[bytes] = set()
         self.log: list[bytes] = []
+        self.round_at: int | None = 0
+        """Where in the log the round of the rolling snapshot begins; None if none is under way."""
         self.committed = 0
         self.committed_clock = self.oracle.clock
         self.offset = 0
@@ -98,9 +100,19 @@ class Harness:
         due = self.state.next_due_ms
         assert due is None or due > clock
 
-    def commit(self) -> None:
+    def commit(self, words: int = 1 << 40) -> None:
+        """Changed tiles, and the next keys of a round; a whole round makes the log before it void.
+
+        The engine after a restore begins a round anew.
+        """
         self.write(self.state.emit())
+        if self.round_at is None:
+            self.round_at = len(self.log)
         self.log.append(self.state.take_changed_tiles().to_bytes())
+        whole, ended = self.state.take_next(words)
+        self.log.append(whole.to_bytes())
+        if ended:
+            self.log, self.round_at = self.log[self.round_at :], None
         self.committed = len(self.oracle.events)
         self.committed_clock = self.oracle.clock
 
@@ -111,6 +123,7 @@ class Harness:
         written before the crash would otherwise never fall due again.
         """
         self.state = WindowState(self.spec)
+        self.round_at = None
         self.check_due()
         for raw in self.log:
             self.state.load(TileBatch.from_bytes(raw))
@@ -130,10 +143,18 @@ class Harness:
         self.state._next_due = None
         assert self.state.next_due_ms == remembered
 
+    def torn(self) -> None:
+        """A crash in the middle of a commit: rows are written, and nothing of it counts."""
+        self.write(self.state.emit())
+        self.state.take_changed_tiles()
+        self.state.take_next(1)
+        self.restore()
+
     def compact(self) -> None:
         """Replace the log by a snapshot of what is committed."""
-        self.commit()
+        self.commit(0)
         self.log = [self.state.snapshot().to_bytes()]
+        self.round_at = None if self.round_at is None else 0
 
 
 def free_units(state: WindowState) -> int:
@@ -147,7 +168,8 @@ steps = st.one_of(
     st.tuples(st.just("advance"), st.integers(0, 80)),
     st.tuples(st.just("emit"), st.none() | st.integers(0, 3)),
     st.tuples(st.just("age"), st.none() | st.integers(0, 3)),
-    st.tuples(st.sampled_from(["settle", "commit", "restore", "compact"]), st.none()),
+    st.tuples(st.just("commit"), st.integers(1, 60)),
+    st.tuples(st.sampled_from(["settle", "restore", "torn", "compact"]), st.none()),
 )
 
 
@@ -167,6 +189,8 @@ def test_any_interleaving_equals_the_definition(
             harness.write(harness.state.emit(argument))
         elif step == "age":
             harness.write(harness.state.age(argument))
+        elif step == "commit":
+            harness.commit(argument)
         else:
             getattr(harness, step)()
         harness.check_due()
