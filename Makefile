@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 ARGS ?=
+# Two processes, sharing the servers; no more, because workers and servers run beside them.
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint types architecture test unit demo up down lock clean
@@ -32,13 +34,10 @@ architecture: setup ## Check the import layers
 	$(BIN)/lint-imports
 
 test: setup lint types architecture ## Lint, types, architecture and all tests, with coverage
-	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest; code=$$?; \
-	$(BIN)/coverage combine --quiet; $(BIN)/coverage report || code=$$((code ? code : 1)); \
-	exit $$code
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered
 
 unit: setup ## Unit tests only (no servers)
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest $(PARALLEL) tests/unit
 
 demo: setup ## The whole path on real servers and real flights; ARGS="--days 2 --headless"
 	$(BIN)/streamsvc -c feature_repo demo $(ARGS)

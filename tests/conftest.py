@@ -1,5 +1,8 @@
 """Servers for the tests that need real ones: started once a run, stopped at its end.
 
+With `pytest -n 2` the processes share them: whichever needs one first starts it, and the process
+that the run began in stops all of them, and what the tests left behind, when the others have ended.
+
 With STREAMSVC_KAFKA_BOOTSTRAP_SERVERS (STREAMSVC_REDIS_URL, STREAMSVC_TRITON_GRPC_URL) set, the
 servers named there are used instead. A server that cannot run here skips the tests that need it,
 and fails them where CI=true.
@@ -8,12 +11,14 @@ and fails them where CI=true.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Before any test imports Feast, whose metrics put whoever imports this later into multi-process
 # mode, where all registries of a process share their values. Workers import it first, too.
@@ -22,6 +27,7 @@ import pytest
 from support.registry import Registry
 
 from streamsvc.errors import UnavailableError
+from streamsvc.local import processes
 from streamsvc.local.stack import LocalStack
 from streamsvc.settings import Settings, load_settings
 
@@ -43,24 +49,62 @@ class Stack:
         return self.repo / self.settings.model_repository
 
 
-def pytest_configure() -> None:
-    # A cancelled job gets SIGTERM: it too must run the fixtures' ends, which stop the servers.
+RUN = pytest.StashKey[Path]()
+"""A directory of this run: the servers' repo is in it, and its name marks all its processes."""
+STOP_S = 10.0
+ORDER = ("chaos", "e2e", "integration", "unit")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A cancelled job gets SIGTERM: it too must end properly, which stops the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if began_elsewhere(config):
+        config.stash[RUN] = Path(config.workerinput["run"])  # type: ignore[attr-defined]
+    else:
+        config.stash[RUN] = Path(tempfile.mkdtemp(prefix="streamsvc-tests-"))
+    os.environ[processes.MARK] = f"{config.stash[RUN]}/tests"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that pytest-xdist is about to start."""
+    node.workerinput["run"] = str(node.config.stash[RUN])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if began_elsewhere(config) or RUN not in config.stash:
+        return
+    run = config.stash[RUN]
+    processes.stop(f"{run}/tests", STOP_S)
+    LocalStack(run / "stack").down(volumes=True)
+    shutil.rmtree(run)
+
+
+def began_elsewhere(config: pytest.Config) -> bool:
+    """Whether pytest-xdist started this process."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes the longest come first, so that both end at about the same time."""
+    if began_elsewhere(config):
+        items.sort(key=lambda item: ORDER.index(folder_of(item)))
+
+
+def folder_of(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(pytestconfig: pytest.Config) -> Stack:
     """Kafka and an online store."""
-    repo = tmp_path_factory.mktemp("stack")
-    local = LocalStack(repo)
+    repo = pytestconfig.stash[RUN] / "stack"
+    repo.mkdir(exist_ok=True)
     try:
-        try:
-            local.up(["kafka", "valkey"])
-        except UnavailableError as error:
-            unavailable(str(error))
-        yield Stack(load_settings(repo), repo)
-    finally:
-        local.down(volumes=True)
+        LocalStack(repo).up(["kafka", "valkey"])
+    except UnavailableError as error:
+        unavailable(str(error))
+    return Stack(load_settings(repo), repo)
 
 
 @pytest.fixture(scope="session")
