@@ -1,15 +1,16 @@
 """Scoring worker: predictions/s through the model server, and latency from event to prediction.
 
-    python benchmarks/scoring.py throughput [--requests 300000]
-    python benchmarks/scoring.py answer [--rate 1000] [--seconds 15]
-    python benchmarks/scoring.py latency [--rate 1000] [--seconds 15] [--declared]
+    python benchmarks/scoring.py throughput [--requests 300000] [--delivery …]
+    python benchmarks/scoring.py answer [--rate 1000] [--seconds 15] [--delivery …]
+    python benchmarks/scoring.py latency [--rate 1000] [--seconds 15] [--declared] [--delivery …]
 
 All servers on the same machine; `model_repository` must be what Triton reads. 26 features of two
 windowed views (cards, shops) and one batch view, 50,000 cards. `throughput` scores a topic that is
 full already, with rows and markers as a feature worker leaves them; `answer` sends requests at a
 rate over the same rows. `latency` sends events that are requests at the same time, through a
 feature worker and a scoring worker: each prediction contains its own event. With `--declared` there
-is no view by shop, so that nothing goes through the shuffle. Every run compares scores with the
+is no view by shop, so that nothing goes through the shuffle. `--delivery both` runs each mode with
+`at_least_once` and then with `exactly_once`. Every run compares scores with the
 booster in this process before it prints.
 """
 
@@ -67,6 +68,7 @@ from streamsvc.transport.reader import EARLIEST, read_to_end
 PARTITIONS = 2
 WARM_UP_S = 0.5
 MODES = ("throughput", "answer", "latency")
+DELIVERIES = ("at_least_once", "exactly_once")
 CARDS, SHOPS = 50_000, 500
 FUNCTIONS = ("count", "sum", "mean", "min", "max")
 
@@ -89,9 +91,9 @@ def view(name: str, source: Source, key: JoinKey, windows: tuple[int, ...]) -> V
     )
 
 
-def plan(tag: str, *, apart: bool, declared: bool = False) -> Plan:
+def plan(tag: str, *, apart: bool, declared: bool = False, once: bool = False) -> Plan:
     """`apart`: requests are on a topic of their own, not on that of the events. `declared`: every
-    view is by the key that the topic is partitioned by."""
+    view is by the key that the topic is partitioned by. `once`: predictions exactly once."""
     fields = tuple(
         EventField(n, (n,), t)  # type: ignore[arg-type]
         for n, t in (("card", "string"), ("shop", "int64"), ("amount", "float64"), ("ts", "int64"))
@@ -107,7 +109,14 @@ def plan(tag: str, *, apart: bool, declared: bool = False) -> Plan:
         "limits", (JoinKey("card", "string"),), ("limit",), {"limit": "Float64"}, None
     )
     refs = tuple(FeatureRef(v.name, f) for v in (*views, limits) for f in v.features)
-    route = Route(tag, tag, f"predictions.{tag}", deadline_ms=600_000, freshness_wait_ms=1_000)
+    route = Route(
+        requests=tag,
+        model=tag,
+        predictions=f"predictions.{tag}",
+        deadline_ms=600_000,
+        freshness_wait_ms=1_000,
+        delivery="exactly_once" if once else "at_least_once",
+    )
     service = Service(tag, refs, route, requests)
     return Plan(tag, (requests, source), views, (limits,), (), (service,))
 
@@ -208,6 +217,12 @@ async def predictions(settings: Settings, topic: str) -> list[dict[str, object]]
     return found
 
 
+async def timestamps(settings: Settings, topic: str) -> np.ndarray:
+    """When each record was made, in ms."""
+    starts = dict.fromkeys(range(PARTITIONS), EARLIEST)
+    return np.concatenate([c.timestamps async for c in read_to_end(settings, topic, starts)])
+
+
 async def verify(settings: Settings, running: Plan, model: LocalModel) -> int:
     """One answer each, none of them from a fallback, all of them the booster's own."""
     route = running.services[0].route
@@ -215,6 +230,7 @@ async def verify(settings: Settings, running: Plan, model: LocalModel) -> int:
     found = await predictions(settings, route.predictions)
     n = sum(Admin(settings).end_offsets(running.project).values())
     assert len({p["prediction_id"] for p in found}) == n, len(found)
+    assert len(found) == n or route.delivery == "at_least_once", len(found)
     assert {p["fallback"] for p in found} == {None}
     scores = {p["prediction_id"]: p["score"] for p in found}
     topic, checked = f"served.{running.project}", 0
@@ -231,26 +247,29 @@ async def verify(settings: Settings, running: Plan, model: LocalModel) -> int:
     return n
 
 
-def throughput(settings: Settings, n: int) -> str:
+def throughput(settings: Settings, n: int, *, once: bool) -> str:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
-    running = plan(tag, apart=True)
+    running = plan(tag, apart=True, once=once)
     model = train(running, Path(settings.model_repository))
     admin = Admin(settings)
     admin.ensure([TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")])
     write_store(settings, running, windowed=True)
     asyncio.run(fill(settings, tag, n))
     samples: list[tuple[float, int, float]] = []
-    with worker("scoring-apart", tag) as pid:
-        while not samples or samples[-1][1] < n:
+    with worker("scoring-apart" + "-once" * once, tag) as pid:
+        # Markers of transactions are records, too: all is there when nothing more comes.
+        while len(samples) < 20 or samples[-1][1] < n or samples[-1][1] > samples[-20][1]:
             done = sum(admin.end_offsets(f"predictions.{tag}").values())
-            samples.append((time.perf_counter(), done, cpu(pid)))
+            samples.append((time.time() * 1e3, done, cpu(pid)))
             time.sleep(0.1)
     assert asyncio.run(verify(settings, running, model)) == n
-    steady = [s for s in samples if s[1] >= 0.2 * n]
-    (t0, n0, c0), (t1, n1, c1) = steady[0], steady[-1]
+    made = np.sort(asyncio.run(timestamps(settings, f"predictions.{tag}")))
+    begin, end = made[len(made) // 5], made[-1]
+    used = np.interp([begin, end], [s[0] for s in samples], [s[2] for s in samples])
+    steady = len(made) - len(made) // 5
     return (
-        f"throughput {(n1 - n0) / (t1 - t0):>9,.0f} predictions/s, "
-        f"{(c1 - c0) / (n1 - n0) * 1e6:.1f} us of worker CPU each "
+        f"throughput{', exactly once' * once} {steady / (end - begin) * 1e3:>9,.0f} predictions/s, "
+        f"{(used[1] - used[0]) / steady * 1e6:.1f} us of worker CPU each "
         f"({settings.model_server}, {n:,} requests, verified)"
     )
 
@@ -323,9 +342,11 @@ def drive(
     return np.array([(seen[k] - sent[k]) * 1e3 for k in measured]), spent
 
 
-def latency(settings: Settings, rate: int, seconds: float, *, apart: bool, declared: bool) -> str:
+def latency(
+    settings: Settings, rate: int, seconds: float, *, apart: bool, declared: bool, once: bool
+) -> str:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
-    running = plan(tag, apart=apart, declared=declared)
+    running = plan(tag, apart=apart, declared=declared, once=once)
     model = train(running, Path(settings.model_repository))
     Admin(settings).ensure(
         [TopicSpec(t, PARTITIONS) for t in (tag, f"predictions.{tag}", f"served.{tag}")]
@@ -334,6 +355,8 @@ def latency(settings: Settings, rate: int, seconds: float, *, apart: bool, decla
     kinds = ("scoring-apart",) if apart else ("scoring", "features")
     if declared:
         kinds = tuple(f"{kind}-declared" for kind in kinds)
+    if once:
+        kinds = tuple(f"{kind}-once" for kind in kinds)
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(kind, tag)) for kind in kinds]
         ms, spent = drive(settings, running, rate, seconds, workers)
@@ -347,6 +370,7 @@ def latency(settings: Settings, rate: int, seconds: float, *, apart: bool, decla
     p50, p95, p99 = np.percentile(ms, [50, 95, 99])
     used = ", ".join(f"{kind} {s:.1f}" for kind, s in zip(kinds, spent, strict=True))
     what = ("answer" if apart else "latency") + (", declared key," if declared else "")
+    what += ", exactly once," if once else ""
     return (
         f"{what} at {rate:,} events/s: "
         f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; "
@@ -365,7 +389,7 @@ def child(kind: str, tag: str, settings: Settings) -> None:
     from streamsvc.transport.app import run
 
     name, *options = kind.split("-")
-    running = plan(tag, apart="apart" in options, declared="declared" in options)
+    running = plan(tag, **{o: o in options for o in ("apart", "declared", "once")})
     if name == "features":
         from streamsvc.agents import features
 
@@ -383,6 +407,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--declared", action="store_true")
+    parser.add_argument("--delivery", choices=[*DELIVERIES, "both"], default="at_least_once")
     parser.add_argument("--child", action="store_true")
     options = parser.parse_args()
     settings = load_settings()
@@ -398,13 +423,16 @@ def main() -> None:
         f"Python {platform.python_version()}"
         f" · tritonclient {version('tritonclient')} · xgboost {version('xgboost')}"
     )
+    rate, seconds, declared = options.rate, options.seconds, options.declared
     for mode in options.modes:
-        if mode == "throughput":
-            print(throughput(settings, options.requests))
-        else:
-            apart, declared = mode == "answer", options.declared
-            found = latency(settings, options.rate, options.seconds, apart=apart, declared=declared)
-            print(found)
+        for delivery in DELIVERIES if options.delivery == "both" else [options.delivery]:
+            once = delivery == "exactly_once"
+            if mode == "throughput":
+                print(throughput(settings, options.requests, once=once))
+            else:
+                apart = mode == "answer"
+                found = latency(settings, rate, seconds, apart=apart, declared=declared, once=once)
+                print(found)
 
 
 if __name__ == "__main__":

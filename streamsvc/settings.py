@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     # --- Feature worker --------------------------------------------------------------------
     commit_interval_ms: int = Field(1_000, ge=10)
     """Milliseconds between state commits; bounds what a restart replays."""
+    clock_skew_ms: int = Field(5, ge=0)
+    """Milliseconds by which clocks of producers and feature workers may differ, and that a broker
+    may take to hand a new record on. Requests on a topic of their own wait for so much more."""
     flush_interval_ms: int = Field(0, ge=0)
     """Least milliseconds between two writes of changed rows; 0 writes back to back."""
 
@@ -150,6 +153,9 @@ class Settings(BaseSettings):
     # --- Scoring worker --------------------------------------------------------------------
     max_inflight_batches: int = Field(4, ge=1)
     """Batches that may be scored at once; at most 2 while fewer than 256 requests are under way."""
+    transaction_interval_ms: int = Field(20, ge=0)
+    """Least milliseconds from one transaction of a route with `delivery="exactly_once"` to the
+    next. Readers see a prediction when its transaction ends: fewer are cheaper, and later."""
     served_log: bool = True
     """Whether every feature vector is logged to `served.<service>`."""
     freshness_wait_ms: int | None = Field(None, ge=0)

@@ -7,14 +7,16 @@ request topic ─► batches ─► pipeline (features, model) ─► prediction
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from streamsvc.agents.scoring_counts import count_batch
+from streamsvc.agents.scoring_delivery import AtLeastOnce, DeliveryMode, ExactlyOnce
 from streamsvc.agents.scoring_targets import ScoringTarget, scoring_targets, served_topic
 from streamsvc.agents.topic_watch import request_topic, watch_topics
 from streamsvc.definitions.plan import Plan
@@ -39,7 +41,7 @@ from streamsvc.store.client import connect
 from streamsvc.transport.admin import TopicState
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
-from streamsvc.transport.producer import BatchProducer, Record
+from streamsvc.transport.producer import Record, Send
 from streamsvc.transport.schema_registry import open_registry
 
 __all__ = ["ScoringWorker", "run", "run_services"]
@@ -49,6 +51,12 @@ log = structlog.get_logger(__name__)
 THREADS = 4
 INLINE_ROWS = 32
 """Records of so few predictions are written at once: handing them to a thread costs more."""
+
+
+class _Answer(NamedTuple):
+    batch: Sequence[Delivery]
+    scored: Scored
+    outgoing: Outgoing
 
 
 class ScoringWorker:
@@ -96,8 +104,7 @@ class ScoringWorker:
             partitions=target.partitions[target.route.predictions],
             served_log=settings.served_log,
         )
-        self._producer = BatchProducer(settings, on_failure=self._fatal)
-        self._batches: Batches[tuple[Scored, Outgoing]] = Batches(
+        self._batches: Batches[_Answer] = Batches(
             self._score, self._publish, self._fatal, settings.max_inflight_batches
         )
         self.app = create_app(
@@ -106,11 +113,16 @@ class ScoringWorker:
             instance_id=instance_id,
         )
         self.app.fetch_gate = self._batches.wanting
+        self._delivery: DeliveryMode = (
+            ExactlyOnce(settings, self.app, self._fatal)
+            if target.route.delivery == "exactly_once"
+            else AtLeastOnce(settings, self._fatal)
+        )
         self._wire()
 
     async def start(self) -> None:
         """Start what must be up before the first partition is assigned."""
-        await self._producer.start()
+        await self._delivery.start()
         for endpoint in self._pipeline.ladder.endpoints:
             await endpoint.prove()
         scored = await self._pipeline.warm(sample_chunk(self._target.request))
@@ -149,42 +161,40 @@ class ScoringWorker:
         async def stop(_app: Any, **_: Any) -> None:
             self._watching.cancel()
             await self._batches.drain()
-            await self._producer.stop()
+            await self._delivery.stop()
             await self._pipeline.close()
             self._watch.close()
 
-    async def _score(self, batch: Sequence[Delivery]) -> tuple[Scored, Outgoing]:
+    async def _score(self, batch: Sequence[Delivery]) -> _Answer:
         scored = await self._pipeline.score([delivery.chunk for delivery in batch])
         if len(scored.requests) <= INLINE_ROWS:
-            return scored, self._writer.write(scored, self._topic_id)
+            return _Answer(batch, scored, self._writer.write(scored, self._topic_id))
         written = await asyncio.get_running_loop().run_in_executor(
             self._threads, self._writer.write, scored, self._topic_id
         )
-        return scored, written
+        return _Answer(batch, scored, written)
 
-    async def _publish(self, answer: tuple[Scored, Outgoing]) -> Awaitable[None]:
-        scored, outgoing = answer
-        under_way = [
-            await self._producer.send(self._target.route.predictions, partition, records)
-            for partition, records in outgoing.predictions.items()
-        ]
+    async def _publish(self, answer: _Answer) -> Awaitable[None]:
+        sends = list(self._sends(answer.scored, answer.outgoing))
+        return await self._delivery.put(answer.batch, sends, partial(self._count, answer.scored))
+
+    def _sends(self, scored: Scored, outgoing: Outgoing) -> Iterator[Send]:
+        for partition, records in outgoing.predictions.items():
+            yield self._target.route.predictions, partition, records
         if outgoing.served:
             topic = served_topic(self._target.service.name)
             partition = int(scored.requests.partition[0]) % self._target.partitions[topic]
-            under_way.append(await self._producer.send(topic, partition, outgoing.served))
+            yield topic, partition, outgoing.served
         if self._target.sends_dead_letters:
             for chunk, rejects in scored.rejects:
                 dead = dead_topic(chunk.topic)
-                records: list[Record] = [
+                letters: list[Record] = [
                     (letter.key, letter.value, [(k, v or b"") for k, v in letter.headers])
                     for letter in dead_letters(chunk, rejects)
                 ]
-                partition = chunk.partition % self._target.partitions[dead]
-                under_way.append(await self._producer.send(dead, partition, records))
-        return self._safe(scored, under_way)
+                yield dead, chunk.partition % self._target.partitions[dead], letters
 
-    async def _safe(self, scored: Scored, under_way: Sequence[Awaitable[int | None]]) -> None:
-        await asyncio.gather(*under_way)
+    def _count(self, scored: Scored) -> None:
         count_batch(
             self._metrics,
             self._target.service.name,

@@ -41,7 +41,9 @@ class ScoringRoute:
     threshold: float = 0.5
     """The decision is true from this score on."""
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
-    """Whether a prediction may be repeated after a crash, with the same prediction_id."""
+    """Whether a prediction may be repeated after a crash, with the same prediction_id; or comes in
+    one transaction with the offset of its request, and so later, to readers of committed records.
+    """
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
 

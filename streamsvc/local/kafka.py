@@ -44,6 +44,8 @@ PROPERTIES = {
     "broker.heartbeat.interval.ms": 1_000,
     # Lets a test take a worker for dead sooner than in production.
     "group.min.session.timeout.ms": 1_000,
+    # As soon is a transaction whose time is over aborted (default 10 s after it).
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
     # A misspelt topic is an error, not a new topic.
     "auto.create.topics.enable": "false",
     "delete.topic.enable": "true",

@@ -90,9 +90,11 @@ class Batches(Generic[T]):
 
     def _start_batches(self) -> None:
         while self._waiting and len(self._running) < self._limit() and not self._broken:
+            batch = self._next()
+            if not batch:
+                break
             before, published = self._last_published, asyncio.Event()
             self._last_published = published
-            batch = self._next()
             rows = sum(len(delivery.chunk) for delivery in batch)
             self._running_rows += rows
             task = asyncio.create_task(self._run(batch, before, published))
@@ -107,12 +109,18 @@ class Batches(Generic[T]):
         return self._max_inflight if busy else min(QUIET_INFLIGHT, self._max_inflight)
 
     def _next(self) -> list[Delivery]:
-        batch = [self._waiting.popleft()]
-        rows = len(batch[0].chunk)
-        while self._waiting and rows + len(self._waiting[0].chunk) <= MAX_BATCH_ROWS:
-            rows += len(self._waiting[0].chunk)
-            batch.append(self._waiting.popleft())
-        self._waiting_rows -= rows
+        """The next deliveries, but for those that are somebody else's to answer by now."""
+        batch: list[Delivery] = []
+        rows = 0
+        while self._waiting:
+            more = len(self._waiting[0].chunk)
+            if batch and rows + more > MAX_BATCH_ROWS:
+                break
+            delivery = self._waiting.popleft()
+            self._waiting_rows -= more
+            if delivery.live:
+                rows += more
+                batch.append(delivery)
         return batch
 
     async def _run(

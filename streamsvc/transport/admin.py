@@ -24,6 +24,7 @@ from streamsvc.transport.kafka_config import librdkafka_config
 __all__ = ["Admin", "TopicSpec", "TopicState"]
 
 TIMEOUT_S = 30.0
+PENDING_S = 90.0  # Kafka looks for transactions whose time is over every ten seconds
 KNOWN_EVERYWHERE_S = 10.0
 T = TypeVar("T")
 
@@ -75,6 +76,10 @@ _NOT_ALLOWED = {
 
 class _NoLeaderError(UnavailableError):
     """Retriable: the controller is still choosing."""
+
+
+class _PendingError(UnavailableError):
+    """Retriable: Kafka ends a transaction whose producer is gone."""
 
 
 class _TopicExistsError(Exception):
@@ -214,15 +219,29 @@ class Admin:
         """Partition -> offset that the next record will get."""
         return self._offsets(topic, OffsetSpec.latest())
 
+    @retry(
+        retry=retry_if_exception_type(_PendingError),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(PENDING_S),
+        reraise=True,
+    )
     def committed(self, group: str, topic: str) -> dict[int, tuple[int, str]]:
         """Partition -> (offset that a consumer group goes on at, what was stored with it).
 
-        A partition that it never committed is left out.
+        A partition that it never committed is left out. Waits for transactions that may still
+        change an offset.
         """
         asked = [TopicPartition(topic, p) for p in range(self.partitions(topic))]
         request = [ConsumerGroupTopicPartitions(group, asked)]
-        answer = self._client.list_consumer_group_offsets(request, request_timeout=TIMEOUT_S)
+        answer = self._client.list_consumer_group_offsets(
+            request, require_stable=True, request_timeout=TIMEOUT_S
+        )
         found = self._result(topic, answer[group])
+        if any(tp.error is not None for tp in found.topic_partitions):
+            raise _PendingError(
+                f"A transaction of group {group} on {topic!r} stays open. `kafka-transactions.sh "
+                "find-hanging` and `abort` end one that Kafka does not end by itself."
+            )
         return {
             tp.partition: (tp.offset, tp.metadata or "")
             for tp in found.topic_partitions

@@ -27,6 +27,7 @@ from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.faust_transport import ResumeHook, Transport
 from streamsvc.transport.kafka_config import broker_urls, faust_credentials
+from streamsvc.transport.outbox import Outbox
 
 __all__ = ["StreamApp", "create_app", "run", "serve"]
 
@@ -54,6 +55,9 @@ class StreamApp(faust.App):
 
     fetch_gate: asyncio.Event | None = None
     """Nothing more is fetched while it is not set. Set unless somebody clears it."""
+
+    outbox: Outbox | None = None
+    """What is committed goes into one transaction with what lies here, if set before the start."""
 
     topic_marks: Mapping[str, str] = {}
     """Topic -> what is stored with its committed offsets: a group's offsets outlive a topic that is

@@ -78,6 +78,12 @@ class Delivery:
 
     chunk: Chunk
     ack: Callable[[], None]
+    slot: Slot
+
+    @property
+    def live(self) -> bool:
+        """Whether it is ours to answer: its partition was neither revoked nor sought since."""
+        return self.slot.live
 
 
 def chunk_topic(app: Any, *names: str, buffer_chunks: int = 10, **options: Any) -> Any:
@@ -97,7 +103,7 @@ async def chunks(stream: Any) -> AsyncIterator[Delivery]:
     async for event in stream.noack().events():
         message = event.message
         if message.slot.live:
-            yield Delivery(event.value, _once(message, event.app.consumer))
+            yield Delivery(event.value, _once(message, event.app.consumer), message.slot)
 
 
 async def all_arrived(count: Callable[[], int]) -> None:

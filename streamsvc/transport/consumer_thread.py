@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,8 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
+from streamsvc.transport.transactions import Member
+
 if TYPE_CHECKING:
     from streamsvc.transport.faust_transport import Transport
 
@@ -21,6 +24,10 @@ __all__ = ["ConsumerThread", "Fetch"]
 
 UNASKED_S = 0.1
 """After so long it fetches all the same: one request per broker, and none that waits for ever."""
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class Fetch(dict[Any, list[Any]]):
@@ -38,11 +45,15 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
     """
 
     epoch = 0
+    member: Member | None = None
+    """Who we were in the group when partitions were assigned last."""
     _asked: asyncio.Event
 
     async def on_start(self) -> None:
         """As aiokafka's, with a fetcher that waits until it is asked."""
         self._asked = asyncio.Event()
+        self._asking: dict[TP, int] = {}
+        self._answered: dict[TP, int] = {}
         await super().on_start()
         fetcher = self._ensure_consumer()._fetcher
         fetcher._proc_fetch_request = partial(self._once_asked, fetcher._proc_fetch_request)
@@ -53,7 +64,43 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
                 await asyncio.wait_for(self._asked.wait(), UNASKED_S)
         except asyncio.CancelledError:
             return False  # as aiokafka's own does: its close() awaits what it has cancelled
-        return await fetch(*request)
+        assignment, _, what = request
+        asking = dict.fromkeys((TP(t, p) for t, ps in what.topics for p, *_ in ps), _wall_ms())
+        self._asking.update(asking)
+        try:
+            found = await fetch(*request)
+        finally:
+            for tp in asking:
+                self._asking.pop(tp, None)
+        for tp, sent in asking.items():
+            state = assignment.state_value(TopicPartition(*tp)) if assignment.active else None
+            if state is not None and (state.timestamp or 0) >= sent:  # else it failed
+                self._answered[tp] = sent
+        return found
+
+    def told_until_ms(self, tp: TP, now_ms: int, skew_ms: int) -> int:
+        """The instant up to which we have been told of everything that the broker held.
+
+        That of the last fetch that was answered, or now, if one lies at the broker: it would be
+        answered at once. `skew_ms` is what that may take, and how far clocks may differ. Any thread
+        may ask.
+        """
+        since = self._asking.get(tp)
+        lies_there = since is not None and now_ms - since >= skew_ms
+        return (now_ms if lies_there else self._answered.get(tp, 0)) - skew_ms
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """As stock Faust's, once it is noted who we are: a member that is thrown out forgets."""
+        consumer = self._ensure_consumer()
+        group = consumer._coordinator
+        instance_id = consumer._group_instance_id
+        self.member = Member(group.group_id, group.generation, group.member_id, instance_id)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def rejoin(self) -> None:
+        """Have the group assign partitions anew (from any thread)."""
+        request = self._ensure_consumer()._coordinator.request_rejoin
+        self.thread_loop.call_soon_threadsafe(request)
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -29,6 +29,7 @@ from streamsvc.transport.chunks import ChunkMessage, ChunkSchema
 from streamsvc.transport.columnar_fetch import Columnar
 from streamsvc.transport.consumer_thread import ConsumerThread, Fetch
 from streamsvc.transport.ledger import Ledger, Slot
+from streamsvc.transport.transactions import Commits
 
 __all__ = ["Consumer", "ResumeHook", "Transport"]
 
@@ -48,6 +49,7 @@ class Consumer(stock.Consumer):
         self._fetched_at = 0.0
         self._resume: tuple[int, Mapping[TP, int]] | None = None
         self._seeking = asyncio.Lock()
+        self._committing = asyncio.Lock()
         self._active_changed = asyncio.Event()
         super().__init__(*args, **kwargs)
         self.columnar = Columnar(frozenset(), self.transport.max_chunk_records)
@@ -166,6 +168,10 @@ class Consumer(stock.Consumer):
         after = records[-1].offset + 1
         return columnar_fetch.chunk_of_records(tp.topic, tp.partition, records, first, after)
 
+    def told_until_ms(self, tp: TP, now_ms: int, skew_ms: int) -> int:
+        """The instant up to which the broker has told us of all that it held (any thread)."""
+        return self._thread.told_until_ms(tp, now_ms, skew_ms)
+
     async def _wait_next_records(self, timeout: float) -> tuple[Fetch | None, Any]:
         if self.flow_active and not self._get_active_partitions():
             # Every buffer is full. Stock Faust sleeps a whole second here.
@@ -216,6 +222,30 @@ class Consumer(stock.Consumer):
         self._acked_index.pop(tp, None)
         return self.ledger.committable(tp)
 
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """As stock Faust's; with an outbox, in one transaction with all that is in it."""
+        outbox = self.app.outbox
+        if outbox is None:
+            did: bool = await super().commit(topics, start_new_transaction)
+            return did
+        done: dict[TP, int] = {}
+
+        def commits() -> Commits:
+            tps = self._filter_tps_with_pending_acks()
+            done.update(self._filter_committable_offsets(tps))
+            marks = self.app.topic_marks
+            return {tp: (at, marks.get(tp.topic, "")) for tp, at in done.items()}
+
+        async with self._committing:
+            did = await outbox.commit(commits)
+            if did:
+                self._committed_offset.update(done)
+        return did
+
+    def rejoin(self) -> None:
+        """Have the group assign partitions anew."""
+        self._thread.rejoin()
+
     # --- rebalance ----------------------------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -224,11 +254,15 @@ class Consumer(stock.Consumer):
         if not self.should_stop:
             await self.commit()
         self.ledger.drop()
+        if self.app.outbox is not None:
+            self.app.outbox.end_term()
         self._buffered_partitions.clear()
         self._resume = None
         self._epoch = -1
 
     async def _on_rebalance_complete(self, *args: Any, **kwargs: Any) -> None:
+        if self.app.outbox is not None:
+            self.app.outbox.begin_term(self._thread.member)
         hook: ResumeHook | None = getattr(self.app, "resume_from", None)
         if hook is None:
             return
@@ -249,7 +283,9 @@ class Consumer(stock.Consumer):
         Without either, to the start (or end, by `consumer_auto_offset_reset`) as a number, so that
         the first chunk's offset can be checked too.
         """
-        async with self._seeking:
+        async with self._seeking, self._committing:
+            if self.app.outbox is not None:
+                self.app.outbox.drop()
             tps = self.assignment()
             known = await self._thread.positions(tps)
             positions = {tp: at for tp, (at, _) in known.items()}

@@ -19,14 +19,21 @@ from streamsvc.errors import IntegrityError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.kafka_config import aiokafka_config
 
-__all__ = ["BatchProducer", "Record"]
+__all__ = ["PENDING_BYTES", "REQUEST_BYTES", "BatchProducer", "Record", "Send", "size_of"]
 
 Record: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 """Key, value, headers."""
+Send: TypeAlias = tuple[str, int, Sequence[Record]]
+"""Topic, partition, records in order."""
 
 BATCH_BYTES = 900_000  # below the 1 MiB that a topic accepts unless told otherwise
 REQUEST_BYTES = 12 << 20  # one record may be a whole columnar chunk
 PENDING_BYTES = 64 << 20
+
+
+def size_of(records: Sequence[Record]) -> int:
+    """About the bytes that records take."""
+    return sum(len(k or b"") + len(v or b"") + 32 for k, v, _ in records)
 
 
 class _Send:
@@ -38,7 +45,7 @@ class _Send:
         self.records = records
         self.future = future
         self.next = 0
-        self.size = sum(len(k or b"") + len(v or b"") + 32 for k, v, _ in records)
+        self.size = size_of(records)
 
 
 class BatchProducer:

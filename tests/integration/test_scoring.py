@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import pickle
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -151,47 +147,15 @@ async def test_requests_past_their_deadline_are_answered_and_marked(world):
     assert {(r["score"], r["fallback"]) for r in found} == {(0.75, "default")}
 
 
-WORKER = """
-import asyncio, pickle, sys
-from pathlib import Path
-from streamsvc.agents.scoring import run_services
-settings, plan, repository = pickle.loads(Path(sys.argv[1]).read_bytes())
-asyncio.run(run_services(settings, plan, repository))
-"""
-
-
-@contextlib.asynccontextmanager
-async def process(w, tmp_path):
-    """A worker as a process of its own, killed at the end if it still runs."""
-    job = tmp_path / "job"
-    settings = w.settings.model_copy(update={"model_server": "in-process"})
-    job.write_bytes(pickle.dumps((settings, w.plan, w.repository)))
-    root = Path(__file__).parents[2]
-    found = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        WORKER,
-        str(job),
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
-    )
-    try:
-        yield found
-    finally:
-        if found.returncode is None:
-            found.kill()
-        await found.wait()
-
-
 async def test_a_killed_worker_loses_nothing_and_sigterm_repeats_nothing(world, tmp_path):
     w = world()
     asked = some(4_000)
-    async with process(w, tmp_path) as worker:
+    async with w.process(tmp_path / "worker.log") as worker:
         w.send([request(*a, now_ms()) for a in asked[:3_000]])
         await w.predictions(1)
-        worker.kill()
+        worker.send_signal(signal.SIGKILL)
     w.send([request(*a, now_ms()) for a in asked[3_000:]])
-    async with process(w, tmp_path) as worker:
+    async with w.process(tmp_path / "worker.log") as worker:
         first = await w.predictions(len(asked))
         while len({where(r) for r in first}) < len(asked):
             first = await w.predictions(len(first) + 1)

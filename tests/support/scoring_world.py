@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import orjson
 from confluent_kafka import Producer
+from support.processes import Worker
 from support.scoring import FEATURES, LIMITS, trained
 
 from streamsvc.agents.scoring import run_services
@@ -46,6 +48,8 @@ class World:
     settings: object
     plan: object
     repository: Path
+    seeded: bool = True
+    """Whether rows and markers are written as feature workers would leave them."""
     admin: Admin = field(init=False)
 
     def __post_init__(self):
@@ -60,8 +64,9 @@ class World:
         card = msgspec.structs.replace(card, model=self.route.model)
         self.version = publish(self.repository, card, booster)
         self.started_ms = now_ms()
-        self.write_rows()
-        self.write_markers()
+        if self.seeded:
+            self.write_rows()
+            self.write_markers()
 
     def sums(self, view):
         """What the store holds: entity -> value; one entity of each view has no row."""
@@ -125,14 +130,18 @@ class World:
                 await asyncio.sleep(0.05)
 
     async def predictions(self, at_least):
-        """All predictions once there are so many."""
+        """All predictions that are committed, once there are so many."""
         topic = self.route.predictions
-        ends = await self.arrived(topic, at_least)
-        found = []
-        async for chunk in read_to_end(self.settings, topic, dict.fromkeys(ends, EARLIEST)):
-            for i in range(len(chunk)):
-                found.append(orjson.loads(chunk.value(i)))
-        return found
+        want = at_least
+        while True:
+            ends = await self.arrived(topic, want)
+            found = []
+            async for chunk in read_to_end(self.settings, topic, dict.fromkeys(ends, EARLIEST)):
+                for i in range(len(chunk)):
+                    found.append(orjson.loads(chunk.value(i)))
+            if len(found) >= at_least:
+                return found
+            want = sum(ends.values()) + 1  # markers of transactions are records, too
 
     @contextlib.asynccontextmanager
     async def worker(self, **settings):
@@ -146,6 +155,18 @@ class World:
         finally:
             stop.set()
             await task
+
+    @contextlib.asynccontextmanager
+    async def process(self, log, instance_id=None, kind="scoring", **settings):
+        """A worker as a process of its own, killed at the end if it still runs."""
+        chosen = self.settings.model_copy(update={"model_server": "in-process", **settings})
+        more = (self.repository, (), instance_id) if kind == "scoring" else (instance_id,)
+        worker = Worker(kind, log, chosen, self.plan, *more)
+        try:
+            yield worker
+        finally:
+            worker.send_signal(signal.SIGKILL)
+            await worker.wait()
 
 
 def some(n, seed=0):

@@ -167,7 +167,10 @@ class _Rounds:
         ends = await asyncio.to_thread(Admin(self._settings).end_offsets, self._predictions)
         await self._producer.start()
         self._consumer = AIOKafkaConsumer(
-            **aiokafka_config(self._settings), enable_auto_commit=False, auto_offset_reset="none"
+            **aiokafka_config(self._settings),
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
         )
         try:
             await self._consumer.start()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from streamsvc.agents import inbox as module
 from streamsvc.agents.inbox import Inbox
 from streamsvc.transport.chunks import Delivery
+from streamsvc.transport.ledger import Slot
 
 
 class Chunk(SimpleNamespace):
@@ -16,7 +17,7 @@ class Chunk(SimpleNamespace):
 
 
 def delivery(topic, rows):
-    return Delivery(Chunk(topic=topic, rows=rows), lambda: None)
+    return Delivery(Chunk(topic=topic, rows=rows), lambda: None, Slot(0))
 
 
 def inbox(*topics):

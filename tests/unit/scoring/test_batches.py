@@ -15,6 +15,7 @@ from streamsvc.scoring.batches import (
     Batches,
 )
 from streamsvc.transport.chunks import Delivery
+from streamsvc.transport.ledger import Slot
 
 
 class Service:
@@ -43,9 +44,10 @@ class Service:
         self.safe.append(future)
         return future
 
-    async def put(self, first, rows=1):
+    async def put(self, first, rows=1, slot=None):
         delivered = chunk([b"{}"] * rows, first=first)
-        await self.batcher.put(Delivery(delivered, lambda: self.acked.append(first)))
+        slot = slot or Slot(first + rows)
+        await self.batcher.put(Delivery(delivered, lambda: self.acked.append(first), slot))
         await settle()
 
 
@@ -173,3 +175,27 @@ async def test_all_slots_are_used_once_many_requests_are_under_way():
     assert len(service.batches) == QUIET_INFLIGHT + 1
     await service.put(9)
     assert not service.batcher.wanting.is_set()
+
+
+async def test_what_was_revoked_while_it_waited_is_left_to_its_new_owner():
+    service = Service(max_inflight=1)
+    gone = Slot(2)
+    await service.put(0)
+    await service.put(1, slot=gone)
+    await service.put(2)
+    gone.live = False
+    service.gates[0].set()
+    await settle()
+    service.safe[0].set_result(None)
+    await settle()
+    assert service.batches == [[0], [2]]
+
+    last = Slot(4)
+    await service.put(3, slot=last)
+    last.live = False
+    service.gates[1].set()
+    await settle()
+    service.safe[1].set_result(None)
+    await service.batcher.drain()
+    assert service.batches == [[0], [2]]
+    assert service.acked == [0, 2]
