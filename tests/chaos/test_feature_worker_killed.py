@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import pytest
 from support.payments import (
     HOUR,
     KEYED_VIEWS,
@@ -20,7 +19,6 @@ from support.repo import RunningRepo
 BATCH = 4_000
 
 
-@pytest.mark.timeout(400)
 def test_features_are_exact_after_kills(stack, tmp_path):
     """Direct and shuffled views; each batch is cut short by a kill, a new worker goes on."""
     with RunningRepo(stack, tmp_path, "payments_keyed") as repo:
@@ -50,7 +48,6 @@ def test_features_are_exact_after_kills(stack, tmp_path):
         assert sum(reasons.values()) == truth.refused
 
 
-@pytest.mark.timeout(400)
 def test_a_paused_worker_changes_nothing_when_it_wakes(stack, tmp_path):
     """SIGSTOP for longer than the session: its partitions move on, then it goes on writing.
 

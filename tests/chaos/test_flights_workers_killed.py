@@ -9,17 +9,15 @@ import sys
 import time
 from datetime import UTC, datetime
 
-import pytest
 from support.flights import SPAN, RunningFlights
 
-PATIENCE_S = 240
+PATIENCE_S = 300
 
 
 def instant(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1_000, UTC).isoformat()
 
 
-@pytest.mark.timeout(500)
 def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
     with RunningFlights(triton, tmp_path) as repo:
         deployed = repo.prepare()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import time
 
 import pytest
@@ -27,16 +26,12 @@ from streamsvc.store.client import connect
 from streamsvc.store.keys import row_pattern
 
 N = 3_000
-PATIENCE_S = 90
+PATIENCE_S = 300
 
 
 def payments(n, seed, *, after=0, keyed=True):
     start = START_MS + after * 400
     return generate(n, seed=seed, start_ms=start, keyed=keyed, cards=400).records
-
-
-def run(repo, *words):
-    return repo.run(sys.executable, "-m", "streamsvc", *words)
 
 
 def await_death(repo, name, code):
@@ -76,7 +71,6 @@ def repo(stack, tmp_path):
         yield repo
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("while_running", [True, False])
 def test_a_source_made_anew_is_begun_anew(repo, while_running):
     repo.start_worker("old")
@@ -104,7 +98,6 @@ def test_a_source_made_anew_is_begun_anew(repo, while_running):
     repo.assert_workers_alive()
 
 
-@pytest.mark.timeout(400)
 def test_records_deleted_below_our_position_are_not_missed(repo):
     """As retention does, behind the workers; and the group's offsets are reset by hand, too."""
     repo.start_worker("one")
@@ -142,7 +135,6 @@ def test_records_deleted_below_our_position_are_not_missed(repo):
     assert text != features_file.read_text()
     repo.apply()
     repo.start_worker("four")
-    repo.__dict__.pop("plan")
     repo.wait_until_applied()
     repo.assert_workers_alive()
 
@@ -165,7 +157,6 @@ def reset_group(repo, to_end):
                 assert time.monotonic() < deadline
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("while_running", [True, False])
 def test_records_deleted_unread_stop_the_worker_until_the_views_are_begun_anew(repo, while_running):
     worker = repo.start_worker("one")
@@ -187,7 +178,7 @@ def test_records_deleted_unread_stop_the_worker_until_the_views_are_begun_anew(r
     views = sorted(KEYED_VIEWS)
     command = "streamsvc store rebuild " + " ".join(f"--from-topic {view}" for view in views)
     assert command in log
-    said = run(repo, *command.split()[1:], "--yes", "--json")
+    said = repo.streamsvc(*command.split()[1:], "--yes", "--json")
     assert sum(json.loads(said)["rows_deleted"].values()) > 0
     repo.start_worker("three")
     repo.wait_until_applied()
@@ -196,7 +187,6 @@ def test_records_deleted_unread_stop_the_worker_until_the_views_are_begun_anew(r
     repo.assert_workers_alive()
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("while_running", [True, False])
 def test_partitions_added_to_a_declared_key_stop_the_worker_until_the_key_is_dropped(
     repo, while_running
@@ -231,7 +221,6 @@ def test_partitions_added_to_a_declared_key_stop_the_worker_until_the_key_is_dro
     repo.assert_workers_alive()
 
 
-@pytest.mark.timeout(400)
 def test_partitions_added_before_anything_was_written_stop_nobody(repo):
     for name, partitions in (("one", 4), ("two", 6)):
         if partitions > 4:
@@ -247,7 +236,6 @@ def test_partitions_added_before_anything_was_written_stop_nobody(repo):
     assert_served(repo, KEYED_VIEWS)
 
 
-@pytest.mark.timeout(400)
 def test_partitions_added_to_a_shuffled_source_change_nothing(stack, tmp_path):
     """Also over a restart, and with partitions that the topics of dead letters do not have."""
     with RunningRepo(stack, tmp_path, "payments") as repo:

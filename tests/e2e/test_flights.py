@@ -18,7 +18,7 @@ from streamsvc.transport.kafka_config import librdkafka_config
 
 YEAR_1600_MS = -11_676_096_000_000
 YEAR_9999_MS = 253_370_764_800_000
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 
 def without(event: dict, name: str) -> dict:
@@ -85,7 +85,6 @@ class BrokenProducer:
         self._producer.produce(topic, value, b"broken", partition, on_delivery=delivered)
 
 
-@pytest.mark.timeout(400)
 def test_malformed_records_change_nothing_but_the_dead_letters(triton, tmp_path):
     with RunningFlights(triton, tmp_path) as repo:
         deployed = repo.prepare()

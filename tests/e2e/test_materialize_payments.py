@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from support.payments import DAY, HOUR, MINUTE, VIEWS, by_key, differs, generate, read_truth
 from support.repo import RunningRepo
 
@@ -50,7 +49,6 @@ def rows_of(repo, view, keys):
     return reader.read(view, layout, encode_entity_keys(parts))
 
 
-@pytest.mark.timeout(400)
 def test_materialized_rows_are_those_of_the_stream(stack, tmp_path):
     feast = str(Path(sys.executable).parent / "feast")
     with (

@@ -12,7 +12,6 @@ import time
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pytest
 from confluent_kafka import Producer
 from support.flights import RunningFlights
 from support.payments import START_MS, generate
@@ -23,7 +22,7 @@ from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.scoring.served_log import read_served
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 def command(repo, *words: str) -> subprocess.CompletedProcess:
@@ -33,7 +32,7 @@ def command(repo, *words: str) -> subprocess.CompletedProcess:
         env=repo.environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
         check=False,
     )
 
@@ -94,7 +93,6 @@ def log_doctored(repo, service: str, features: dict[str, float]) -> None:
     assert producer.flush(30) == 0
 
 
-@pytest.mark.timeout(400)
 def test_flights_at_free_speed_equal_history(triton, tmp_path):
     """Ten windowed views with udfs behind shuffles, a batch view, on-demand views; events and
     requests as fast as they go, a feature worker killed in between."""
@@ -145,7 +143,6 @@ def test_flights_at_free_speed_equal_history(triton, tmp_path):
         assert "1 values" in shown.stderr
 
 
-@pytest.mark.timeout(400)
 def test_payments_equal_the_archive_that_the_system_made(stack, tmp_path):
     """Trained on the archive, served, and held against it: without topics that are still whole."""
     with RunningRepo(

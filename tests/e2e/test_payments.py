@@ -16,7 +16,6 @@ from support.served import assert_served
 N = 40_000
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("workers", [1, 3])
 def test_served_values_equal_the_oracle(stack, tmp_path, workers):
     with RunningRepo(stack, tmp_path, "payments") as repo:
@@ -39,7 +38,6 @@ def test_served_values_equal_the_oracle(stack, tmp_path, workers):
         repo.assert_workers_alive()
 
 
-@pytest.mark.timeout(400)
 def test_a_source_that_declares_its_key_is_read_directly(stack, tmp_path):
     with RunningRepo(stack, tmp_path, "payments_keyed") as repo:
         repo.create_topic(4)

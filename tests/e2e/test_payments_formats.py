@@ -38,7 +38,6 @@ def protobuf(stack, registry) -> ProtobufPayments:
     return ProtobufPayments(registry.register(stack.unique("payments"), PROTO, "PROTOBUF"))
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("make", [avro, protobuf])
 async def test_served_values_equal_the_oracle(stack, registry, tmp_path, make):
     used = make(stack, registry)

@@ -66,7 +66,7 @@ class Reader:
             process.send_signal(signal.SIGTERM)
         for process, _ in self.workers:
             try:
-                process.wait(30)
+                process.wait(300)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
@@ -94,7 +94,7 @@ class Reader:
             input=text,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
@@ -113,7 +113,7 @@ class Reader:
                     stderr=file,
                 )
             self.workers.append((process, log))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not all("_worker_started" in log.read_text() for _, log in self.workers):
             assert time.monotonic() < deadline, self.logs()
             assert all(process.poll() is None for process, _ in self.workers), self.logs()

@@ -23,7 +23,7 @@ from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.app import serve
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 
 @pytest.fixture

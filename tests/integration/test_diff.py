@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 from support.payments import generate
 from support.repo import RunningRepo
@@ -17,7 +15,6 @@ VIEWS = {
     "card_spend",
     "shop_sales",
 }
-DIFF = (sys.executable, "-m", "streamsvc", "diff")
 
 
 def changes(repo):
@@ -87,15 +84,6 @@ def claimed(log):
 def test_what_does_not_load_is_said(stack, tmp_path):
     with RunningRepo(stack, tmp_path, "payments") as repo:
         (repo.path / "broken.py").write_text("import nowhere\n")
-        done = subprocess.run(
-            DIFF,
-            cwd=repo.path,
-            env=repo.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "do not load" in done.stderr
-        assert "nowhere" in done.stderr
+        said = repo.streamsvc("diff", code=2)
+        assert "do not load" in said
+        assert "nowhere" in said

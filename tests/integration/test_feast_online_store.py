@@ -551,7 +551,7 @@ def test_feast_commands_and_its_feature_server(stack: Any, tmp_path: Path) -> No
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -605,7 +605,7 @@ def _post_until_up(url: str, body: dict[str, Any], server: subprocess.Popen[byte
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    give_up = time.monotonic() + 90
+    give_up = time.monotonic() + 300
     while True:
         try:
             with urllib.request.urlopen(request, timeout=30) as response:

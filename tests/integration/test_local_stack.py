@@ -99,7 +99,7 @@ def test_up_twice_changes_nothing(repo: Path, needs: Callable[[str], None]) -> N
 def test_up_twice_at_the_same_time_starts_one(repo: Path, needs: Callable[[str], None]) -> None:
     needs("valkey")
     both = [run_cli(repo, "up", "valkey", "--json") for _ in range(2)]
-    told = [process.communicate(timeout=120) for process in both]
+    told = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert len({json.loads(out)[1]["pid"] for out, _ in told}) == 1
 
@@ -215,7 +215,7 @@ def test_a_server_that_cannot_start_is_one_message_with_its_log(
     data.mkdir(parents=True)
     (data / "appendonlydir").write_text("")
     process = run_cli(repo, "up", "valkey")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 3
     assert "STREAMSVC_REDIS_URL" in said
     assert "appendonlydir" in said
@@ -233,7 +233,7 @@ def test_interrupted_up_leaves_nothing_and_can_be_repeated(
     while not processes.marked(f"{mark}/kafka"):
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     assert processes.marked(mark) == []
     assert of(LocalStack(repo).up(["kafka"]), "kafka").state == "running"
@@ -393,7 +393,7 @@ def test_the_commands(repo: Path, needs: Callable[[str], None]) -> None:
 
     def told(*arguments: str) -> str:
         process = run_cli(repo, *arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         return out
 

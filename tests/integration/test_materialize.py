@@ -120,7 +120,7 @@ def feast(repo: Path, *command: str) -> str:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

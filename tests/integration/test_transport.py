@@ -23,7 +23,7 @@ from streamsvc.transport.kafka_config import librdkafka_config
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 LOADING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,

@@ -10,7 +10,7 @@ import sys
 import pytest
 from support.repo import RunningRepo
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from streamsvc.local.java import find_java
 
 GROUP, ARTIFACT, VERSION = "io.apicurio", "apicurio-registry-app", "2.6.13.Final"
 SHA256 = "3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba"
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 def fetch() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -23,6 +24,8 @@ from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin, TopicSpec
 
 REPOS = Path(__file__).parents[1] / "repos"
+PATIENCE_S = 300
+"""How long to wait for what must come. No test is about it: a loaded machine takes minutes."""
 
 
 class RunningRepo:
@@ -75,7 +78,7 @@ class RunningRepo:
 
     # --- what a user does ------------------------------------------------------------------
 
-    def run(self, *command: str, timeout_s: float = 120) -> str:
+    def run(self, *command: str, timeout_s: float = PATIENCE_S) -> str:
         done = subprocess.run(
             command,
             cwd=self.path,
@@ -88,14 +91,17 @@ class RunningRepo:
         assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def streamsvc(self, *arguments: str) -> str:
-        """What `streamsvc …` prints, run in this process, where Feast is imported already."""
+    def streamsvc(self, *arguments: str, code: int = 0) -> str:
+        """What `streamsvc …` prints, on stderr if it has to fail with another `code` than 0.
+
+        Run in this process, where Feast is imported already.
+        """
         from streamsvc.cli.main import app
 
-        with environment_of(self.environment):
-            done = CliRunner().invoke(app, ["--chdir", str(self.path), *arguments])
-        assert done.exit_code == 0, f"{arguments} failed:\n{done.output}\n{done.exception!r}"
-        return done.stdout
+        with environment_of(self.environment), contextlib.chdir(self.path):
+            done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == code, f"{arguments}: {done.output}\n{done.exception!r}"
+        return done.stderr if code else done.stdout
 
     def apply(self) -> None:
         """`feast apply`, in this process."""
@@ -124,7 +130,7 @@ class RunningRepo:
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)
         try:
-            return process.wait(30)
+            return process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
@@ -134,7 +140,7 @@ class RunningRepo:
         for name, process in self.workers.items():
             assert process.poll() is None, f"{name} died:\n{self.log_of(name)[-6000:]}"
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         """Until a condition holds. Fails if a worker ends, or after the longest of waits."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -156,7 +162,7 @@ class RunningRepo:
     def grow_topic(self, partitions: int) -> None:
         client = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
         client.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result(30)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while self.admin.partitions(self.topic) != partitions:
             assert time.monotonic() < deadline
 
@@ -235,7 +241,7 @@ class RunningRepo:
         with environment_of(self.environment):
             return FeatureStore(repo_path=str(self.path))
 
-    def wait_until_applied(self, timeout_s: float = 90) -> None:
+    def wait_until_applied(self, timeout_s: float = PATIENCE_S) -> None:
         """Until every view's rows contain every record that the topic holds now."""
         ends = {topic: self.admin.end_offsets(topic) for topic in self.topics}
         client = connect(self.settings)

@@ -31,7 +31,7 @@ from streamsvc.store.writer import FencedWriter
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 PARTITIONS = 3
 CARDS = [f"c{i}" for i in range(20)]
 SHOPS = list(range(10))
