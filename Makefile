@@ -8,7 +8,7 @@ ARGS ?=
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types architecture test unit demo up down lock clean
+.PHONY: help setup lint types architecture test unit chaos demo up down lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: setup lint types architecture ## Lint, types, architecture and all tests, 
 
 unit: setup ## Unit tests only (no servers)
 	$(BIN)/pytest $(PARALLEL) tests/unit
+
+chaos: setup ## Hundreds of faults on real servers, from a seed; ARGS="--seed 7 --faults 200"
+	PYTHONPATH=tests $(BIN)/python -m support.chaos $(ARGS)
 
 demo: setup ## The whole path on real servers and real flights; ARGS="--days 2 --headless"
 	$(BIN)/streamsvc -c feature_repo demo $(ARGS)

@@ -143,11 +143,22 @@ def generate(
 
 @dataclass
 class Truth:
-    """What the topic holds, judged: accepted events, and how many records were refused."""
+    """What the topic holds, judged: accepted events, and the records that were refused."""
 
     events: list[dict]
-    refused: int
+    refusals: dict[tuple[int, int], str]
+    """Partition and offset -> `late`, `wrong_key` or `malformed`."""
     ends: dict[int, int]
+
+    @property
+    def refused(self) -> int:
+        return len(self.refusals)
+
+    @property
+    def requests(self) -> set[tuple[int, int]]:
+        """Partition and offset of whatever a scoring worker can answer: not only what counts."""
+        in_time = {event["order"][1:] for event in self.events}
+        return in_time | {place for place, why in self.refusals.items() if why != "malformed"}
 
 
 def read_truth(bootstrap: str, topic: str, *, keyed: bool = False, decode=json.loads) -> Truth:
@@ -172,7 +183,7 @@ def read_truth(bootstrap: str, topic: str, *, keyed: bool = False, decode=json.l
     consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
     left = set(ends)
     greatest: dict[int, int] = defaultdict(lambda: -1)
-    truth = Truth([], 0, ends)
+    truth = Truth([], {}, ends)
     while left:
         for message in consumer.consume(10_000, timeout=0.2):
             if message.error() is not None:
@@ -183,15 +194,18 @@ def read_truth(bootstrap: str, topic: str, *, keyed: bool = False, decode=json.l
             if message.value() is None and "streamsvc-clock" in headers:
                 continue
             event = _parse(message.value(), message.timestamp()[1], decode)
-            partition = message.partition()
-            if event is not None and keyed:
-                home = (murmur2(event["card_id"].encode()) & 0x7FFFFFFF) % len(ends)
-                event = event if home == partition else None
-            if event is None or event["at"] < greatest[partition] - LATENESS_MS:
-                truth.refused += 1
+            partition, offset = message.partition(), message.offset()
+            if event is None:
+                truth.refusals[partition, offset] = "malformed"
+                continue
+            if keyed and (murmur2(event["card_id"].encode()) & 0x7FFFFFFF) % len(ends) != partition:
+                truth.refusals[partition, offset] = "wrong_key"
+                continue
+            if event["at"] < greatest[partition] - LATENESS_MS:
+                truth.refusals[partition, offset] = "late"
                 continue
             greatest[partition] = max(greatest[partition], event["at"])
-            event["order"] = (event["at"], partition, message.offset())
+            event["order"] = (event["at"], partition, offset)
             truth.events.append(event)
     consumer.close()
     return truth

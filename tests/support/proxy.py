@@ -1,4 +1,4 @@
-"""A TCP relay: a server that can be cut off, or made to hang, without touching the real one."""
+"""A TCP relay: a server that is cut off, hangs or answers slowly, without touching the real one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import contextlib
 class Relay:
     """Use as an async context manager; `address` is where clients connect."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = host, int(port)
+    def __init__(self, target: str = "127.0.0.1:1") -> None:
+        self.aim(target)
+        self.delay_s = 0.0
+        """Added to whatever passes, in both directions."""
         self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -22,6 +23,11 @@ class Relay:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self._port}"
+
+    def aim(self, target: str) -> None:
+        """Where connections that are opened from now on lead."""
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
 
     async def __aenter__(self) -> Relay:
         await self.restore()
@@ -41,9 +47,13 @@ class Relay:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self.sever()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def sever(self) -> None:
+        """Connections break; new ones are welcome."""
         for writer in list(self._writers):
             writer.transport.abort()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hang(self) -> None:
         """As if the server had been stopped: connections stay, nothing passes."""
@@ -57,19 +67,24 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-            self._writers |= {writer, far_writer}
-            try:
+        mine = {writer}
+        self._writers |= mine
+        try:
+            with contextlib.suppress(OSError):
+                far_reader, far_writer = await asyncio.open_connection(*self._target)
+                mine.add(far_writer)
+                self._writers |= mine
                 await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-            finally:
-                for each in (writer, far_writer):
-                    self._writers.discard(each)
-                    each.close()
+        finally:
+            self._writers -= mine
+            for each in mine:
+                each.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()

@@ -202,6 +202,10 @@ class RunningRepo:
 
     def dead_letter_reasons(self) -> Counter:
         """Reasons of all dead letters, each source record once: delivery is at least once."""
+        return Counter(self.dead_letters().values())
+
+    def dead_letters(self) -> dict[tuple[int, int], str]:
+        """Partition and offset of every record that was refused, and why."""
         dead = f"{self.topic}.dead"
         ends = self.admin.end_offsets(dead)
         consumer = Consumer(
@@ -221,9 +225,11 @@ class RunningRepo:
                     left.discard(message.partition())
                     continue
                 headers = dict(message.headers())
-                reasons[headers["streamsvc-source"]] = headers["streamsvc-reason"].decode()
+                source = headers["streamsvc-source"].decode().split("/")
+                place = int(source[-2]), int(source[-1])
+                reasons[place] = headers["streamsvc-reason"].decode()
         consumer.close()
-        return Counter(reasons.values())
+        return reasons
 
     # --- the online store ------------------------------------------------------------------
 

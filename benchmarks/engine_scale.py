@@ -1,0 +1,118 @@
+"""Window engine alone: does an event cost more where there are more keys, or longer windows?
+
+    python benchmarks/engine_scale.py [--keys 1000 100000 1000000 5000000] [--windows]
+
+15 features in 3 windows, keys uniform, an event of each every four seconds on average. Rows and
+changed tiles are counted by their own units, too, because with few keys many events make one row.
+With --windows: 10 minutes with 1 day and 30 days in one view, against 10 minutes alone, once every
+tile that a window can have is live. Values of 200 keys are compared with NumPy before a line is
+printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from typing import Any
+
+import numba
+import numpy as np
+from engine import FUNCTIONS, START_MS, WINDOWS, Meter, _processor, feed, stream, verify
+
+from streamsvc.definitions.plan import Aggregate
+from streamsvc.features.engine import WindowState
+from streamsvc.features.spec import WindowSpec
+from streamsvc.features.warm import warm
+
+EACH_MS = 4_000
+"""Between two events of a key, on average."""
+AT_LEAST = 2_000_000
+"""Events that are measured."""
+MINUTE, DAY = 60_000, 86_400_000
+LONG = ((10 * MINUTE, 10_000), (DAY, DAY // 60), (30 * DAY, 30 * DAY // 60))
+
+
+def state_of(windows: Any) -> tuple[WindowState, list[Aggregate]]:
+    made = [Aggregate(f"{f}_{w}", "amount", f, w, h) for w, h in windows for f in FUNCTIONS]
+    return WindowState(WindowSpec.of(made, {"amount": "float64"})), made
+
+
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def show(title: str, meter: Meter, state: WindowState) -> None:
+    """Nanoseconds by unit, and of an event with its share of rows and tiles."""
+    stats, events = state.stats(), meter.units["apply"]
+    cost = {name: meter.spent[name] / (meter.units[name] or 1) * 1e9 for name in meter.spent}
+    print(
+        f"{title}: {sum(meter.spent.values()) / events * 1e9:.0f} ns an event, all in all\n"
+        f"  apply {cost['apply']:.0f} an event, emit {cost['emit']:.0f} a row, "
+        f"take {cost['take changed tiles']:.0f} a tile; {events:,} events, "
+        f"{meter.units['emit'] / events:.2f} rows and "
+        f"{meter.units['take changed tiles'] / events:.2f} tiles an event; "
+        f"{stats.tiles / stats.keys:.0f} live tiles a key",
+        flush=True,
+    )
+
+
+def scale(keys: int) -> None:
+    state, aggregates = state_of(WINDOWS)
+    rng = np.random.default_rng(keys)
+    first = stream(rng, keys, keys, START_MS, EACH_MS)
+    first["ids"] = rng.permutation(keys)
+    feed(state, first, Meter())
+    meter = Meter()
+    n = max(AT_LEAST, 4 * keys)
+    events = stream(rng, keys, n, START_MS + EACH_MS, n // keys * EACH_MS)
+    feed(state, events, meter)
+    state.emit()
+    state.mark_all_changed()
+    verify(aggregates, state.emit(200_000), joined([first, events]), state.clock_ms)
+    show(f"{keys:,} keys", meter, state)
+
+
+def cadence(keys: int, ticks: int, step_ms: int, end_ms: int, rng: Any) -> dict[str, Any]:
+    """An event of every key every `step_ms`, `ticks` times, the last at `end_ms`."""
+    at = end_ms - np.arange(ticks)[::-1] * step_ms
+    return {
+        "ids": np.tile(np.arange(keys), ticks),
+        "times": np.repeat(at, keys),
+        "amounts": rng.gamma(2.0, 30.0, keys * ticks),
+    }
+
+
+def windows(keys: int) -> None:
+    """The last 60 ticks of ten seconds are measured: each opens a tile of the shortest window."""
+    for title, chosen in (("10 min", LONG[:1]), ("10 min + 1 d + 30 d", LONG)):
+        rng = np.random.default_rng(1)
+        state, aggregates = state_of(chosen)
+        end = START_MS // DAY * DAY
+        fed = [cadence(keys, 60, hop, end, rng) for _, hop in reversed(LONG)]
+        for part in fed:
+            feed(state, part, Meter())
+        meter = Meter()
+        fed.append(cadence(keys, 60, 10_000, end + 60 * 10_000, rng))
+        feed(state, fed[-1], meter)
+        state.mark_all_changed()
+        verify(aggregates, state.emit(), joined(fed), state.clock_ms)
+        show(title, meter, state)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = [1_000, 100_000, 1_000_000, 5_000_000]
+    parser.add_argument("--keys", type=int, nargs="+", default=default)
+    parser.add_argument("--windows", action="store_true")
+    options = parser.parse_args()
+    warm()
+    print(f"{datetime.date.today()}, {_processor()}, numba {numba.__version__}")
+    if options.windows:
+        windows(10_000)
+        return
+    for keys in options.keys:
+        scale(keys)
+
+
+if __name__ == "__main__":
+    main()
