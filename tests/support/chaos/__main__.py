@@ -1,4 +1,4 @@
-"""The long form: `make chaos ARGS="--seed 7 --faults 200"`.
+"""`make chaos ARGS="--seed 7 --faults 200"`.
 
 Prints a ledger as it goes. Servers, workers and their logs are below --directory, and stay there if
 something was not as it must be.

@@ -230,23 +230,32 @@ class Run:
         return f"{server} {how.name}"
 
     def _rewind(self, fault: Fault) -> str:
-        """Offsets of a group reset by hand, which Kafka allows while nobody is in it."""
+        """Offsets of a group reset by hand, which Kafka allows while nobody is in it.
+
+        Not those of an exactly-once route: that asks for its requests to be answered again.
+        """
         kind = fault.variant
         wanted, self._workers.wanted[kind] = self._workers.wanted[kind], 0
         for worker in self._workers.of(kind):
             self._workers.end(worker, signal.SIGTERM)
         self.wait(lambda: self._workers.gone(kind), "end of all workers")
-        groups = self._groups_of(kind)
+        groups = self._groups_of(kind, once=False)
         for group in groups:
             self.wait(lambda group=group: self._reset(group, fault.burst), "offsets reset")
         self._workers.wanted[kind] = wanted
         return f"{len(groups)} × {kind}"
 
-    def _groups_of(self, kind: str) -> list[str]:
+    def _groups_of(self, kind: str, *, once: bool = True) -> list[str]:
+        """Consumer groups of a kind of worker; `once`: those of exactly-once routes, too."""
         group = f"streamsvc.{self._repo.project}.{kind}"
         if kind == "features":
             return [group]
-        return [f"{group}.{s.name}" for s in self._repo.plan.services if s.route is not None]
+        routes = {s.name: s.route for s in self._repo.plan.services if s.route is not None}
+        return [
+            f"{group}.{name}"
+            for name, route in routes.items()
+            if once or route.delivery == "at_least_once"
+        ]
 
     def _reset(self, group: str, by: int) -> bool:
         """Every partition of the topic `by` records back; False while a killed member counts."""

@@ -64,7 +64,7 @@ def assert_answered(repo: RunningRepo, truth: Truth) -> dict[str, int]:
         assert all(len(set(found)) == 1 for found in ids.values()), "one request, two ids"
         assert len({found[0] for found in ids.values()}) == len(ids), "two requests, one id"
         repeats[service.name] = sum(len(found) - 1 for found in ids.values())
-        if getattr(route, "delivery", "at_least_once") == "exactly_once":
+        if route.delivery == "exactly_once":
             assert repeats[service.name] == 0
     return repeats
 
