@@ -1,8 +1,8 @@
 """The feature worker: event topics in, rows of the online store out. A Faust app that wires rooms.
 
 One thread, the *engine*, does everything that touches state: decoding, judging, applying, cutting.
-A second one talks to the store. The event loop only fetches, sends and hands over, so the three
-overlap; kernels and the network release the interpreter lock.
+It also writes a few rows to the store; a second one writes more. The event loop only fetches, sends
+and hands over, so the three overlap; kernels and the network release the interpreter lock.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import ParamSpec
 
 import redis
 import structlog
@@ -34,7 +35,10 @@ from streamsvc.transport.producer import BatchProducer
 __all__ = ["IDLE_MARKER_MS", "Flush", "Flusher", "wall_ms"]
 
 log = structlog.get_logger(__name__)
+P = ParamSpec("P")
 
+INLINE_ROWS = 128
+"""So few rows are written by the engine's thread itself."""
 IDLE_MARKER_MS = 20
 """How often a quiet worker confirms that it has read everything the broker holds."""
 
@@ -42,6 +46,18 @@ IDLE_MARKER_MS = 20
 def wall_ms() -> int:
     """The wall clock, in ms. Read here, at the edge, and passed inwards."""
     return time.time_ns() // 1_000_000
+
+
+def _called(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Future[None]:
+    """What a thread pool's `submit` returns, of a call made here and now."""
+    done: Future[None] = Future()
+    try:
+        call(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - raised where the result is asked for
+        done.set_exception(error)
+    else:
+        done.set_result(None)
+    return done
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,11 @@ class Flush:
     commits: bool
     """Whether `Flusher.commit` is to be called once it is written."""
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done or said about it."""
+        return not self.commits and self.written.done() and self.written.exception() is None
+
 
 class Flusher:
     """Flushes the partitions it is given; one flush at a time, and one commit."""
@@ -83,7 +104,7 @@ class Flusher:
         read_positions: Callable[[int], dict[tuple[str, int], ReadPosition]],
         partition_counts: Mapping[str, int],
     ) -> None:
-        """`network` has one thread, which does all that waits for the store."""
+        """`network` has one thread, which does what waits for the store long."""
         self._settings = settings
         self._project = project
         self._owner = owner
@@ -185,8 +206,12 @@ class Flusher:
             due = commit and partition.uncommitted
             if refresh or due or partition.unflushed:
                 prepared.append(self._prepared(running, partition, commit=due))
-        # From this thread at once: by way of the event loop the rows would leave a turn later.
-        self._writing = self._network.submit(self._write, prepared, positions)
+        # From this thread at once: by way of the event loop the rows would leave a turn later. To
+        # write a few takes less than to wake the other thread for them.
+        if sum(len(keys) for each in prepared for keys, _ in each.rows) <= INLINE_ROWS:
+            self._writing = _called(self._write, prepared, positions)
+        else:
+            self._writing = self._network.submit(self._write, prepared, positions)
         return Flush(prepared, self._writing, commit)
 
     def _prepared(

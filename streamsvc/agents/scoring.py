@@ -49,6 +49,7 @@ __all__ = ["ScoringWorker", "run", "run_services"]
 log = structlog.get_logger(__name__)
 
 THREADS = 4
+"""Two for each service, and so many at least: a batch may wait for its events on one."""
 INLINE_ROWS = 32
 """Records of so few predictions are written at once: handing them to a thread costs more."""
 
@@ -241,7 +242,7 @@ async def run_services(
     metrics = ScoringMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
     stop = stop or asyncio.Event()
-    with ThreadPoolExecutor(THREADS, "scoring") as threads:
+    with ThreadPoolExecutor(max(THREADS, 2 * len(targets)), "scoring") as threads:
         workers = [
             ScoringWorker(settings, plan.project, target, metrics, threads, instance_id)
             for target in targets

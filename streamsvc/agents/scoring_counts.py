@@ -35,9 +35,8 @@ def count_batch(
     if not n:
         return
     metrics.predictions.labels(service, model_version).inc(n)
-    steps, counts = np.unique(scored.scores.step, return_counts=True)
-    for step, count in zip(steps.tolist(), counts.tolist(), strict=True):
-        if (kind := rungs[step]) is not None:
+    for step, count in enumerate(np.bincount(scored.scores.step).tolist()):
+        if count and (kind := rungs[step]) is not None:
             metrics.fallbacks.labels(service, kind).inc(count)
     metrics.late.labels(service).inc(int(np.count_nonzero(scored.scores.late)))
     for view, missing in scored.vectors.missing.items():

@@ -81,7 +81,7 @@ class Turns:
                 for sender, cycle in turn.cycles:
                     acknowledged = await sender.send(cycle)
                     tasks.create_task(self._after(sender, acknowledged))
-                if turn.flush is not None:
+                if turn.flush is not None and not turn.flush.over:
                     tasks.create_task(self._finish(turn.flush))
 
     def end(self) -> None:

@@ -16,8 +16,8 @@ def observe_many(histogram: Any, values: F64) -> None:
     if not len(values):
         return
     # The client offers no bulk call; these are what its `observe` increments.
-    at = np.searchsorted(histogram._upper_bounds, values, "left")
-    buckets, counts = np.unique(at, return_counts=True)
+    counts = np.bincount(np.searchsorted(histogram._upper_bounds, values, "left"))
     histogram._sum.inc(float(values.sum()))
-    for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
-        histogram._buckets[bucket].inc(count)
+    for bucket, count in enumerate(counts.tolist()):
+        if count:
+            histogram._buckets[bucket].inc(count)

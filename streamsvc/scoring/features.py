@@ -5,6 +5,7 @@ A thread hand-over costs more than decoding a few requests does, so as much as p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ from streamsvc.events.wire import Reject
 from streamsvc.scoring.entities import Entities, entities_of
 from streamsvc.scoring.fetch import StoreReads, Wanted
 from streamsvc.scoring.inputs import ServiceInputs
-from streamsvc.scoring.needs import Markers, Need, Needs, needs_of, unmet
+from streamsvc.scoring.needs import MarkerId, Markers, Need, Needs, needs_of, unmet
 from streamsvc.scoring.requests import RequestReader, Requests, merged
 from streamsvc.scoring.vectors import Vectors, assemble
 from streamsvc.store.row import Rows
 from streamsvc.transport.chunk import Chunk
 
 __all__ = ["Batch", "FeatureReads"]
+
+LOOK_S = 0.002
+"""Between two looks at the markers of an event that is not there yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +47,8 @@ class Batch:
     vectors: Vectors | None = None
     """Of the rows as last read, fresh or not; None until then."""
     decode_ms: float = 0.0
+    waited_s: float = 0.0
+    """For events that were not in the features yet."""
 
     @property
     def all_needs(self) -> list[Need]:
@@ -85,10 +91,20 @@ class FeatureReads:
         self._state_partitions = state_partitions
         self._clock = clock
 
-    def start(self, chunks: Sequence[Chunk], now_ms: int, *, fresh: bool) -> Batch:
+    def start(
+        self,
+        chunks: Sequence[Chunk],
+        now_ms: int,
+        patience_s: Callable[[Requests], float],
+        lagging: frozenset[MarkerId],
+        *,
+        fresh: bool,
+    ) -> Batch:
         """Decode chunks and have a first look at their features.
 
-        If the store does not answer, the batch has no markers, and `look` is to be tried again.
+        A named event is waited for here, for `patience_s` of all requests at most, but not in state
+        partitions that are `lagging`. If the store does not answer, the batch has no markers, and
+        `look` is to be tried again.
         """
         began = self._clock()
         batch = self._decoded(chunks, now_ms, fresh=fresh)
@@ -96,10 +112,15 @@ class FeatureReads:
         if len(batch.requests):
             # Whoever finds no markers in the batch calls `look`, which tells what is wrong.
             with suppress(UnavailableError):
-                self.look(batch)
+                self.look(batch, patience_s(batch.requests), lagging)
         return batch
 
-    def look(self, batch: Batch) -> None:
+    def look(
+        self,
+        batch: Batch,
+        patience_s: float = 0.0,
+        lagging: frozenset[MarkerId] = frozenset(),
+    ) -> None:
         """Read markers, and vectors with them; a named event is not there yet more often than not,
         so then vectors are read only once the markers cover it.
 
@@ -109,7 +130,18 @@ class FeatureReads:
         ids = sorted({need.marker for need in needs})
         if any(need.topic is not None for need in needs):
             batch.markers = self._reads.markers(ids)
-            if not unmet(needs, batch.markers):
+            missing = unmet(needs, batch.markers)
+            looks = 0 if any(need.marker in lagging for need in missing) else patience_s // LOOK_S
+            began = self._clock()
+            while missing and looks > 0:
+                # On this thread: by way of the event loop two more would be woken for each batch.
+                time.sleep(LOOK_S)
+                looks -= 1
+                late = sorted({need.marker for need in missing})
+                batch.markers = {**batch.markers, **self._reads.markers(late)}
+                missing = unmet(missing, batch.markers)
+            batch.waited_s = self._clock() - began
+            if not missing:
                 self.read(batch)
         else:
             batch.markers, rows = self._reads.read(ids, self._wanted(batch))

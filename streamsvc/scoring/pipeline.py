@@ -34,6 +34,9 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _STORE_RETRY_S = 0.05
+_THREAD_PATIENCE_S = 0.02
+"""What a batch waits for its own events on the thread that decoded it. That is long enough when all
+is well; a longer wait, and at least half of any, leaves the thread to others."""
 _WARM_DEADLINE_MS = 60_000
 
 
@@ -101,7 +104,15 @@ class Pipeline:
     async def _score(self, chunks: Sequence[Chunk], deadline_ms: int, *, fresh: bool) -> Scored:
         clock = self._clock.monotonic
         began, now_ms = clock(), self._clock.wall_ms()
-        batch = await self._on_thread(lambda: self._features.start(chunks, now_ms, fresh=fresh))
+        lagging = self.freshness.lagging
+
+        def patience_s(requests: Requests) -> float:
+            left_ms = deadline_ms - float((now_ms - requests.received_ms).max())
+            return min(_THREAD_PATIENCE_S, self.route.freshness_wait_ms / 2e3, left_ms / 2e3)
+
+        batch = await self._on_thread(
+            lambda: self._features.start(chunks, now_ms, patience_s, lagging, fresh=fresh)
+        )
         age_ms = now_ms - batch.requests.received_ms
         deadline = began + (deadline_ms - age_ms) / 1e3
         waited_s = await self._await_features(batch, deadline) if len(deadline) else 0.0
@@ -138,7 +149,7 @@ class Pipeline:
         Without a store until the first deadline, the batch stays without vectors.
         """
         clock = self._clock.monotonic
-        last, needs, waited_s = float(deadline.min()), batch.all_needs, 0.0
+        last, needs, waited_s = float(deadline.min()), batch.all_needs, batch.waited_s
         while True:
             try:
                 if batch.markers is None:
@@ -146,7 +157,8 @@ class Pipeline:
                 assert batch.markers is not None
                 waiting = self.freshness.worth_waiting(needs, batch.markers)
                 mark = clock()
-                most_s = min(self.route.freshness_wait_ms / 1e3, (last - mark) / 2)
+                patience_s = self.route.freshness_wait_ms / 1e3 - waited_s
+                most_s = min(patience_s, (last - mark) / 2)
                 if waiting and most_s > 0:
                     seen = await self.freshness.wait(waiting, most_s)
                     batch.markers = {**batch.markers, **seen}

@@ -41,7 +41,10 @@ def served_records(
     if not len(predictions):
         return []
     batch = _batch(predictions, ids, vectors, features)
-    rows = max(1, int(MAX_RECORD_BYTES * len(predictions) / max(1, batch.nbytes)))
+    whole = _encoded(batch)
+    if len(whole) <= MAX_RECORD_BYTES:
+        return [whole]
+    rows = max(1, len(predictions) * MAX_RECORD_BYTES // len(whole))
     return [_encoded(part) for part in _slices(batch, rows)]
 
 
@@ -66,9 +69,9 @@ def _batch(
     columns["stale_ms"] = pa.array(p.stale_ms)
     columns["ahead_ms"] = pa.array(p.ahead_ms)
     for view, position in vectors.positions.items():
+        parts = [pa.array(c) for c in (position.incarnation, position.offset, position.as_of)]
         columns[f"position.{view}"] = pa.StructArray.from_arrays(
-            [position.incarnation, position.offset, position.as_of],
-            ["incarnation", "offset", "as_of_ms"],
+            parts, ["incarnation", "offset", "as_of_ms"]
         )
     columns["features"] = pa.FixedSizeListArray.from_arrays(
         pa.array(vectors.matrix.reshape(-1)), vectors.matrix.shape[1]

@@ -12,6 +12,7 @@ come back as read-only views of the record: nothing is copied.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def unpack_block(value: bytes | memoryview) -> Block:
     position += -position % 8
     arrays: dict[str, NDArray[Any]] = {}
     for name, dtype, shape in described:
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         array = np.frombuffer(view, np.dtype(dtype), count, position).reshape(shape)
         arrays[name] = array
         position += array.nbytes + -array.nbytes % 8

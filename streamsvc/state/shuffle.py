@@ -19,8 +19,9 @@ the first failure: whatever a group has seen of a source partition is a prefix o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class Span:
         )
 
 
+# `astuple` copies every number deeply.
+_values = attrgetter(*(field.name for field in fields(Span)))
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """One view's part of a record. Only states of the same incarnation may apply it."""
@@ -69,7 +74,7 @@ class Section:
 
 def encode_shuffle(sections: Sequence[Section], groups: int) -> list[bytes]:
     """One record value for each key group, in order."""
-    head = [[s.view, s.incarnation, [astuple(span) for span in s.spans]] for s in sections]
+    head = [[s.view, s.incarnation, [_values(span) for span in s.spans]] for s in sections]
     arrays: list[dict[str, NDArray[Any]]] = [{} for _ in range(groups)]
     for number, section in enumerate(sections):
         if len(section.rows):
