@@ -197,16 +197,18 @@ class FeatureWorker:
     def _read_positions(self, now_ms: int) -> dict[tuple[str, int], ReadPosition]:
         """How far our source partitions are read, and until when that was all there was.
 
-        Until now, if nothing is left at the broker; else until the newest record was written.
+        If nothing is left of what the broker told us of, until it told us; else until the newest
+        record was written.
         """
-        found = {}
+        found, skew_ms = {}, self.settings.clock_skew_ms
         for (topic, partition), source in self._holdings.sources.items():
             tp = TP(topic, partition)
             highwater = self._highwater(tp)
             read = self.app.consumer.ledger.past_blanks(tp, source.next_offset)
             whole = highwater is not None and read >= highwater
-            until = now_ms if whole else min(source.read_until_ms, now_ms)
-            found[(topic, partition)] = ReadPosition(source.next_offset, until)
+            newest = min(source.read_until_ms, now_ms) - skew_ms
+            told = self.app.consumer.told_until_ms(tp, now_ms, skew_ms) if whole else newest
+            found[(topic, partition)] = ReadPosition(source.next_offset, max(told, newest))
         return found
 
     def _highwater(self, tp: TP) -> int | None:

@@ -12,7 +12,7 @@ from streamsvc.agents.topic_check import ensure_topics
 from streamsvc.agents.topic_plan import PlannedTopic, named_topics, state_topics, view_topics
 from streamsvc.agents.topic_watch import grown
 from streamsvc.definitions.plan import Plan, Source, View
-from streamsvc.errors import IntegrityError
+from streamsvc.errors import ConfigurationError, IntegrityError
 from streamsvc.features.rows import column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.settings import Settings
@@ -83,8 +83,15 @@ class Topology:
 async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     """Agree on incarnations and create every topic that is missing.
 
-    Raises ConfigurationError for a topic that may not be created, or is not as it has to be.
+    Raises ConfigurationError for a topic that may not be created, or is not as it has to be, and
+    where there is nothing to compute.
     """
+    if not plan.views:
+        raise ConfigurationError(
+            f"Project {plan.project!r} has no StreamFeatureView: a feature worker has nothing to "
+            "compute. Add one over a KafkaSource and `feast apply`; a service of batch views alone "
+            "needs a scoring worker only."
+        )
     admin = Admin(settings)
     topics = InternalTopics(settings.topic_prefix, plan.project)
     states = ensure_topics(admin, view_topics(settings, plan))

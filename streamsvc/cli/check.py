@@ -64,7 +64,10 @@ def _print(plan: Plan, console: Any) -> None:
             "yes" if view.shuffled else "no: declared key",
         )
     console.print(f"[bold]{plan.project}[/bold]: the definitions can run.")
-    console.print(table)
+    if plan.views:
+        console.print(table)
+    else:
+        console.print("There is no StreamFeatureView: feature workers have nothing to compute.")
     for service in plan.services:
         if service.route is not None:
             console.print(

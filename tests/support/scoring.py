@@ -57,7 +57,10 @@ REQUESTS = Source(
 PAYMENTS = Source(
     name="payments",
     topic="payments",
-    schema=REQUESTS.schema,
+    schema=replace(
+        REQUESTS.schema,
+        fields=(*REQUESTS.schema.fields, EventField("shop", ("shop_id",), "int64")),
+    ),
     allowed_lateness_ms=0,
     max_future_ms=3_600_000,
     key_field="card",

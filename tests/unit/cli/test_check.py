@@ -57,6 +57,14 @@ def test_a_good_repo_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "risk: payments → 0 features → risk → out" in result.stdout
 
 
+def test_a_repo_without_stream_views_is_told_what_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = _run(monkeypatch, replace(PLAN, views=()))
+    assert result.exit_code == 0
+    assert "no StreamFeatureView: feature workers have nothing to compute" in result.stdout
+
+
 def test_json_says_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     result = _run(monkeypatch, PLAN, "--json")
     assert result.exit_code == 0

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
+import pytest
+from faust.types import TP
+
+from streamsvc.transport import consumer_thread
 from streamsvc.transport.consumer_thread import ConsumerThread
 
 
@@ -18,3 +23,50 @@ async def test_a_fetch_that_nobody_has_asked_for_yet_does_not_hold_up_a_stop() -
     await asyncio.sleep(0)
     task.cancel()
     assert await task is False
+
+
+class _Assignment:
+    """Of one partition; `answered` is the wall-clock ms of the last answer that was good."""
+
+    active = True
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    def state_value(self, tp: object) -> SimpleNamespace:
+        return SimpleNamespace(timestamp=self.answered)
+
+
+async def test_what_the_broker_held_is_known_up_to_a_fetch_that_it_has_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000
+    monkeypatch.setattr(consumer_thread, "_wall_ms", lambda: now)
+    thread = ConsumerThread.__new__(ConsumerThread)
+    thread._asked, thread._asking, thread._answered = asyncio.Event(), {}, {}
+    thread._asked.set()
+    assignment, tp = _Assignment(), TP("events", 3)
+    request = SimpleNamespace(topics=[("events", [(3, 17, 1 << 20)])])
+    answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def fetch(*_: object) -> bool:
+        return await answer
+
+    def told(at_ms: int, skew_ms: int = 5) -> int:
+        return thread.told_until_ms(tp, at_ms, skew_ms)
+
+    assert told(1_000) <= 0  # nothing was ever asked
+    first = asyncio.create_task(thread._once_asked(fetch, assignment, 1, request))
+    while tp not in thread._asking:
+        await asyncio.sleep(0)
+    assert told(1_003) <= 0  # it may still be on its way to the broker
+    assert told(1_050) == 1_045  # it lies there, and would be answered at once
+    assignment.answered = 1_080
+    answer.set_result(False)
+    assert await first is False
+    assert told(1_090) == 995  # what came after it was sent may be unknown
+
+    now, answer = 2_000, asyncio.get_running_loop().create_future()
+    answer.set_result(False)  # a failure: the partition's state is as before
+    await thread._once_asked(fetch, assignment, 1, request)
+    assert told(2_100) == 995
