@@ -26,7 +26,7 @@ from streamsvc.errors import StreamsvcError
 from streamsvc.events.wire import Reject
 from streamsvc.monitor.metrics import ArchiveMetrics, serve_metrics
 from streamsvc.settings import Settings
-from streamsvc.state.topics import InternalTopics
+from streamsvc.state.topics import InternalTopics, worker_group
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunk import Chunk
@@ -74,7 +74,7 @@ class ArchiveWorker:
         self._busy = asyncio.Lock()
         """Held while one partition's records are taken in, or files made of them."""
         self._ticking: asyncio.Task[None] | None = None
-        group = f"{settings.topic_prefix}streamsvc.{project}.archive"
+        group = worker_group(settings.topic_prefix, project, "archive")
         self.app = create_app(settings, group, instance_id=instance_id)
         self._wire()
 

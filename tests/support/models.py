@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,22 +24,23 @@ class SmallModel:
         return msgspec.structs.replace(self.card, version=number, model=name)
 
 
-def small_model(seed: int = 7) -> SmallModel:
-    """Three features, 500 rows, ten trees; every seed is another function."""
+def small_model(
+    seed: int = 7, features: Sequence[str] = ("view:a", "view:b", "other:c")
+) -> SmallModel:
+    """Some features, 500 rows, ten trees; every seed is another function."""
     import xgboost
 
     rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(500, 3)).astype(np.float32)
+    matrix = rng.normal(size=(500, len(features))).astype(np.float32)
     matrix[rng.random(matrix.shape) < 0.1] = np.nan
     labels = np.nan_to_num(matrix[:, 0]) > 0.2
     parameters = {"objective": "binary:logistic", "nthread": 1}
     booster = xgboost.train(parameters, xgboost.DMatrix(matrix, labels), 10)
-    features = ["view:a", "view:b", "other:c"]
     card = ModelCard(
         model="late",
         version=1,
         service="late_arrival",
-        features=features,
+        features=list(features),
         trained_from_ms=1,
         trained_until_ms=2,
         rows=len(matrix),

@@ -21,6 +21,7 @@ from streamsvc.demo import feast_repo
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.kafka_config import librdkafka_config
 
 REPOS = Path(__file__).parents[1] / "repos"
 
@@ -104,12 +105,14 @@ class RunningRepo:
             feast_repo.apply(self.path)
         self.__dict__.pop("plan", None)
 
-    def start_worker(self, name: str, kind: str = "features") -> subprocess.Popen:
+    def start_worker(
+        self, name: str, kind: str = "features", **environment: str
+    ) -> subprocess.Popen:
         log = (self.path / f"{name}.log").open("a")
         process = subprocess.Popen(
             [sys.executable, "-m", "streamsvc", "worker", kind],
             cwd=self.path,
-            env=self.environment,
+            env={**self.environment, **environment},
             stdout=log,
             stderr=log,
         )
@@ -154,7 +157,7 @@ class RunningRepo:
         self.admin.ensure([TopicSpec(self.topic, partitions)])
 
     def grow_topic(self, partitions: int) -> None:
-        client = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
+        client = AdminClient(librdkafka_config(self.settings))
         client.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result(30)
         deadline = time.monotonic() + 30
         while self.admin.partitions(self.topic) != partitions:
@@ -179,7 +182,7 @@ class RunningRepo:
         # A new one each time, so that it knows of partitions that were added.
         return Producer(
             {
-                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                **librdkafka_config(self.settings),
                 "linger.ms": 5,
                 "message.max.bytes": 4_000_000,
                 "partitioner": partitioner,
@@ -200,7 +203,7 @@ class RunningRepo:
         ends = self.admin.end_offsets(dead)
         consumer = Consumer(
             {
-                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                **librdkafka_config(self.settings),
                 "group.id": "dead",
                 "fetch.message.max.bytes": 20_000_000,
                 "enable.partition.eof": True,
