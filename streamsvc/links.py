@@ -21,7 +21,7 @@ from streamsvc.settings import Settings
 __all__ = ["Link", "kafka_link", "ssl_error_of", "store_link", "store_link_of", "triton_link"]
 
 _PATIENCE_S = 3.0
-_ALERT_S = 0.3
+_ALERT_S = 1.5
 """How long a server has to say, after the handshake, that it does not like our certificate."""
 
 # X509_V_ERR_… of OpenSSL, which the ssl module has no names for.
@@ -92,7 +92,7 @@ class Link:
             asked = "CERTIFICATE_REQUIRED" in (error.reason or "")
             return self._must_be_tls(host, port) if asked else None
         except TimeoutError:
-            return None
+            return self._silent(host, port) if self.tls else None
         except OSError as error:
             return self._speaks_no_tls(host, port, str(error)) if self.tls else None
         return None if self.tls else self._must_be_tls(host, port)
@@ -139,6 +139,12 @@ class Link:
         return ConfigurationError(
             f"{self.server} at {host}:{port} does not speak TLS with us ({why}): look at "
             f"{self.address} and {self.files}_ca."
+        )
+
+    def _silent(self, host: str, port: int) -> StreamsvcError:
+        return UnavailableError(
+            f"{self.server} at {host}:{port} does not answer a TLS handshake: it hangs, or "
+            f"does not speak TLS; then look at {self.address}."
         )
 
     def _must_be_tls(self, host: str, port: int) -> StreamsvcError:

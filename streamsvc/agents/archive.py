@@ -67,6 +67,7 @@ class ArchiveWorker:
         self._producer = BatchProducer(settings, on_failure=self._fatal)
         topics = InternalTopics(settings.topic_prefix, project)
         partitions = {t.source.topic: t.dead_partitions for t in targets if t.dead_partitions}
+        self._sends_letters = bool(partitions)
         self._dead = DeadLetterSender(partitions, topics, self._producer, metrics)
         self._writers: dict[Partition, PartitionWriter] = {}
         self._ledger = AckLedger()
@@ -99,7 +100,8 @@ class ArchiveWorker:
 
     async def start(self) -> None:
         """Start what must be up before the first partition is assigned."""
-        await self._producer.start()
+        if self._sends_letters:  # Kafka's ACLs refuse a producer that may write to no topic
+            await self._producer.start()
         self._ticking = asyncio.create_task(self._tick())
         self._ticking.add_done_callback(self._ended)
 

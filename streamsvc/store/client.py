@@ -153,7 +153,7 @@ def _translated(error: BaseException, link: Link, host: str, port: int) -> Strea
         return ConfigurationError(f"{where} is a cluster: set redis_cluster = true.")
     if "cluster support disabled" in text:
         return ConfigurationError(f"{where} is no cluster: set redis_cluster = false.")
-    if isinstance(error, RedisConnectionError):
+    if isinstance(error, RedisConnectionError) or text == "Timeout connecting to server":
         if (failed := ssl_error_of(error)) is not None:
             return link.explained(failed, host, port)
         if (fault := link.fault(host, port)) is not None:

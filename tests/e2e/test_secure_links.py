@@ -264,7 +264,7 @@ def test_kafka_says_what_is_wrong(kafka, tmp_path, client, wrong, error, said):
         ("no user", ConfigurationError, "refuses this user.*streamsvc store acls"),
         ("key", ConfigurationError, "refuses this user.*streamsvc store acls"),
         ("no tls", ConfigurationError, "speaks TLS.*rediss://"),
-        ("plain", ConfigurationError, "does not speak TLS.*redis_url"),
+        ("plain", UnavailableError, "does not speak TLS.*redis_url"),
         ("authority", ConfigurationError, "no authority in redis_ssl_ca"),
         ("no file", ConfigurationError, "Cannot read.*redis_ssl_ca"),
         ("expired", UnavailableError, "certificate of .*store.*has expired.*redis_url"),
