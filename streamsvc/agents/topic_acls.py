@@ -45,8 +45,8 @@ WORK: dict[WorkRole, str] = {
 _READ, _WRITE, _SEE = frozenset({"Read"}), frozenset({"Write"}), frozenset({"Describe"})
 _MAKE = frozenset({"Create", "Describe", "DescribeConfigs"})
 _STATE: dict[WorkRole, _Operations] = {
-    # A worker also looks whether its state is safe: whether a changelog expires, for one.
-    "features": _READ | _WRITE | {"DescribeConfigs"},
+    # A worker trims its changelogs, and looks whether one expires.
+    "features": _READ | _WRITE | {"Delete", "DescribeConfigs"},
     "operator": _READ | _WRITE | _MAKE,
 }
 _TOPICS: dict[WorkRole, dict[TopicRole, _Operations]] = {

@@ -139,9 +139,11 @@ def spread(client: Client, keys: Iterable[bytes]) -> list[bytes]:
     return list(islice(keys, 1))
 
 
-def _translated(error: BaseException, link: Link, host: str, port: int) -> StreamsvcError:
+def _translated(
+    error: BaseException, link: Link, host: str, port: int, database: str = ""
+) -> StreamsvcError:
     text = str(error).rstrip(".")
-    where = f"The online store at {host}:{port}"
+    where = f"The online store at {host}:{port}{database}"
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or (
         text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "ACL failure" in text
     ):
@@ -210,20 +212,21 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _place(client: Client) -> tuple[Link, str, int]:
+def _place(client: Client) -> tuple[Link, str, int, str]:
     """How the client connects, for a sentence about what went wrong."""
     if isinstance(client, Cluster):
         options: dict[str, Any] = client.nodes_manager.connection_kwargs
         node = next(iter(client.nodes_manager.startup_nodes.values()))
         host, port, tls = node.host, int(node.port), bool(options.get("ssl"))
+        database = ""
     else:
         options = client.connection_pool.connection_kwargs
         host = str(options.get("host") or options.get("path") or "localhost")
-        port = int(options.get("port", 6379))
+        port, database = int(options.get("port", 6379)), f"/{options.get('db', 0)}"
         tls = issubclass(client.connection_pool.connection_class, SSLConnection)
     names = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
     ca, cert, key = (Path(options[n]) if options.get(n) else None for n in names)
-    return store_link_of(tls, ca, cert, key), host, port
+    return store_link_of(tls, ca, cert, key), host, port, database
 
 
 def _node(url: str) -> Any:

@@ -29,7 +29,9 @@ def test_a_feature_worker_reads_events_and_writes_state_but_makes_nothing():
     assert allowed("features") == {
         ("topic", "payments"): {"Read"},
         ("topic", "payments.dead"): {"Write"},
-        ("topic", f"eu.streamsvc.{PLAN.project}.*"): {"Read", "Write", "DescribeConfigs"},
+        ("topic", f"eu.streamsvc.{PLAN.project}.*"): {
+            *("Read", "Write", "Delete", "DescribeConfigs")
+        },
         ("group", f"eu.streamsvc.{PLAN.project}.features"): {"Read"},
     }
 
