@@ -8,10 +8,9 @@ setting to look at.
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from socket import create_connection
+from socket import create_connection, socket
 
 from pydantic import SecretStr
 
@@ -75,27 +74,46 @@ class Link:
 
         Blocks for a few seconds at most.
         """
-        context = self.context() if self.tls else _trusting()
         try:
             plain = create_connection((host, port), _PATIENCE_S)
         except OSError:
             return None
+        with plain:
+            fault = self._fault_of_tls if self.tls else self._fault_without_tls
+            return fault(plain, host, port)
+
+    def _fault_of_tls(self, plain: socket, host: str, port: int) -> StreamsvcError | None:
         try:
-            with plain, context.wrap_socket(plain, server_hostname=host) as link:
-                link.settimeout(_ALERT_S)
-                with suppress(TimeoutError):
-                    link.recv(1)
+            link = self.context().wrap_socket(plain, server_hostname=host)
         except ssl.SSLError as error:
-            if self.tls:
-                return self.explained(error, host, port)
-            # Only a server that speaks TLS asks for a certificate.
-            asked = "CERTIFICATE_REQUIRED" in (error.reason or "")
-            return self._must_be_tls(host, port) if asked else None
+            return self.explained(error, host, port)
         except TimeoutError:
-            return self._silent(host, port) if self.tls else None
+            return self._silent(host, port)
         except OSError as error:
-            return self._speaks_no_tls(host, port, str(error)) if self.tls else None
-        return None if self.tls else self._must_be_tls(host, port)
+            return self._speaks_no_tls(host, port, str(error))
+        with link:
+            link.settimeout(_ALERT_S)
+            # A server that wants a certificate of ours says so only now, or just goes away.
+            try:
+                closed = link.recv(1) == b""
+            except TimeoutError:
+                return None
+            except ssl.SSLError as error:
+                return self.explained(error, host, port)
+            except OSError:
+                closed = True
+        return self._wants_certificate(host, port) if closed and self.cert is None else None
+
+    def _fault_without_tls(self, plain: socket, host: str, port: int) -> StreamsvcError | None:
+        try:
+            _trusting().wrap_socket(plain).close()
+        except ssl.SSLError as error:
+            # Only a server that speaks TLS asks for a certificate.
+            if "CERTIFICATE_REQUIRED" not in (error.reason or ""):
+                return None
+        except OSError:
+            return None
+        return self._must_be_tls(host, port)
 
     def explained(self, error: ssl.SSLError, host: str, port: int) -> StreamsvcError:
         """A failed handshake as a sentence.
@@ -124,10 +142,7 @@ class Link:
             )
         reason = error.reason or str(error)
         if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-            return ConfigurationError(
-                f"{where} demands a certificate of its clients: set {self.files}_cert and "
-                f"{self.files}_key."
-            )
+            return self._wants_certificate(host, port)
         if "ALERT" in reason and self.cert is not None:
             return ConfigurationError(
                 f"{where} refuses the certificate in {self.files}_cert ({reason.lower()}): it must "
@@ -139,6 +154,12 @@ class Link:
         return ConfigurationError(
             f"{self.server} at {host}:{port} does not speak TLS with us ({why}): look at "
             f"{self.address} and {self.files}_ca."
+        )
+
+    def _wants_certificate(self, host: str, port: int) -> StreamsvcError:
+        return ConfigurationError(
+            f"{self.server} at {host}:{port} demands a certificate of its clients: set "
+            f"{self.files}_cert and {self.files}_key."
         )
 
     def _silent(self, host: str, port: int) -> StreamsvcError:

@@ -8,12 +8,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from support.certificates import Authority
 
 from streamsvc.errors import UnavailableError
@@ -22,6 +33,7 @@ from streamsvc.local.java import find_java
 from streamsvc.local.kafka import JVM_FLAGS, PROPERTIES
 from streamsvc.local.report import Report
 from streamsvc.settings import Settings
+from streamsvc.transport.kafka_config import librdkafka_config
 
 ADMIN = "admin"
 LISTENERS = ("SECURE", "EXPIRED", "STRANGER")
@@ -107,10 +119,34 @@ class SecureKafka:
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+
+    def allow(self, acls: Sequence[Mapping[str, Any]]) -> None:
+        """What `streamsvc topics acls --json` has printed, made by the administrator's client."""
+        kinds = {
+            "topic": ResourceType.TOPIC,
+            "group": ResourceType.GROUP,
+            "transactional-id": ResourceType.TRANSACTIONAL_ID,
+        }
+        bindings = [
+            AclBinding(
+                kinds[acl["resource"]],
+                acl["name"],
+                ResourcePatternType[acl["pattern"].upper()],
+                acl["principal"],
+                "*",
+                AclOperation[re.sub("(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
+                AclPermissionType.ALLOW,
+            )
+            for acl in acls
+            for operation in acl["operations"]
+        ]
+        client = AdminClient(librdkafka_config(self.settings()))
+        for future in client.create_acls(bindings).values():
+            future.result(30)
 
     # --- the server ------------------------------------------------------------------------
 
@@ -172,9 +208,6 @@ class SecureKafka:
         assert done.returncode == 0, done.stderr
 
     def _wait(self) -> None:
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient
-
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE_S
         address = f"127.0.0.1:{self.ports['INTERNAL']}"
