@@ -46,7 +46,7 @@ def assert_right(repo, instant):
             break
         repo.assert_workers_alive()
         assert time.monotonic() < deadline, f"{len(wrong)} differ: {wrong[:3]}"
-    repo.wait_until_applied()
+    repo.wait_until_applied(240)
 
 
 @pytest.mark.timeout(600)
@@ -69,17 +69,17 @@ def test_a_failover_loses_nothing_for_good(stack, cluster, tmp_path):
         repo.start_worker("features")
         repo.start_worker("scoring", "scoring")
         repo.produce(generate(BATCH, seed=1).records)
-        repo.wait_until_applied()
+        repo.wait_until_applied(240)
 
         primary = cluster.primary_of(slot_of(marker_key(repo.project, "card_spend", 0)))
         replica = cluster.replica_of(primary)
         cluster.cut_off(replica, primary)
         repo.produce(generate(BATCH, seed=2, start_ms=START_MS + BATCH * 400).records)
-        repo.wait_until_applied()
+        repo.wait_until_applied(240)
         cluster.kill(primary)
         cluster.processes[replica].send_signal(signal.SIGCONT)
         repo.produce(generate(BATCH, seed=3, start_ms=START_MS + 2 * BATCH * 400).records)
-        repo.wait_until_applied()
+        repo.wait_until_applied(240)
         truth = read_truth(repo.settings.kafka_bootstrap_servers, repo.topic)
         instant = max(e["at"] for e in truth.events) + 5 * MINUTE
         repo.send_clocks(instant)

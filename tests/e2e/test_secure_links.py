@@ -184,6 +184,7 @@ def test_payments_by_roles_with_no_more_than_they_need(secure, tmp_path):
         for role in ("features", "scoring", "archive"):
             repo.start(role)
         repo.produce(generate(2_000, seed=1).records)
+        repo.wait_until_applied(240)
         truth = assert_served(repo, VIEWS)
         assert repo.dead_letter_reasons().total() == truth.refused
 
