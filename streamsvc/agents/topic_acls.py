@@ -92,8 +92,8 @@ def acls(settings: Settings, plan: Plan, role: WorkRole) -> list[Acl]:
         found.append(Acl("topic", internal.beginning, operations, prefixed=True))
     for group in _groups(settings, plan, role):
         found.append(Acl("group", group, ("Read",)))
-    if role == "operator":
-        found.append(Acl("transactional-id", TRANSACTIONS, ("Write",), prefixed=True))
+    for beginning in _transactions(settings, plan, role):
+        found.append(Acl("transactional-id", beginning, ("Write",), prefixed=True))
     return found
 
 
@@ -139,6 +139,19 @@ def _groups(settings: Settings, plan: Plan, role: WorkRole) -> list[str]:
     if role == "archive" and any(source.archive_is_directory for source in plan.sources):
         return [worker_group(prefix, project, "archive")]
     return []
+
+
+def _transactions(settings: Settings, plan: Plan, role: WorkRole) -> list[str]:
+    """What the ids of this role's transactions begin with."""
+    if role == "operator":
+        return [TRANSACTIONS]
+    exactly_once = [
+        service.name
+        for service in plan.services
+        if service.route is not None and service.route.delivery == "exactly_once"
+    ]
+    prefix, project = settings.topic_prefix, plan.project
+    return [worker_group(prefix, project, role, name) for name in exactly_once if role == "scoring"]
 
 
 def _least(operations: _Operations) -> _Operations:

@@ -59,6 +59,14 @@ def test_dead_letters_of_an_event_topic_are_the_feature_workers():
     assert found["topic", "payments.dead"] == {"Describe"}
 
 
+def test_exactly_once_needs_transactions():
+    service = PLAN.services[0]
+    route = replace(service.route, delivery="exactly_once")
+    found = allowed("scoring", replace(PLAN, services=(replace(service, route=route),)))
+    group = f"eu.streamsvc.{PLAN.project}.scoring.{service.name}"
+    assert found["transactional-id", f"{group}*"] == {"Write"}
+
+
 def test_an_operator_makes_every_topic_and_only_who_needs_no_kafka_gets_nothing():
     found = allowed("operator")
     named = [t.name for t in named_topics(SETTINGS, PLAN) if not t.name.startswith("eu.")]
