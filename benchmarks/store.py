@@ -1,6 +1,7 @@
 """How fast rows of 17 doubles go into the online store behind the fence, and come out as columns.
 
     STREAMSVC_REDIS_URL=redis://127.0.0.1:6379/0 python benchmarks/store.py [--feast]
+    STREAMSVC_REDIS_URL=redis://127.0.0.1:7000 STREAMSVC_REDIS_CLUSTER=true … for a cluster
 
 Nothing is reported before everything that was written has been read back and compared. The times
 are the best of several rounds; CPU is what this process and the server spent, which says more than
@@ -23,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import redis
 from numpy.typing import NDArray
 
 from streamsvc.columns import BytesColumn, Columns, NumericColumn, numeric
 from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.feast_import import import_feast
 from streamsvc.settings import load_settings
-from streamsvc.store.client import connect
+from streamsvc.store.client import Client, connect
+from streamsvc.store.cluster import Cluster
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout, Rows
 from streamsvc.store.sweep import delete_project
@@ -49,12 +50,14 @@ def main() -> None:
     settings = load_settings()
     project = f"bench-{uuid.uuid4().hex[:8]}"
     with connect(settings) as client:
-        server = client.info("server")
-        name = server.get("server_name", "redis")
+        servers = infos(client, "server")
+        server = servers[0]
+        name = f"{len(servers)} x " * (len(servers) > 1) + server.get("server_name", "redis")
+        name += f" {server.get('valkey_version') or server['redis_version']}"
         print(
             f"{datetime.now(UTC):%Y-%m-%d}  {platform.processor() or platform.machine()}, "
             f"{os.cpu_count()} cores  Python {platform.python_version()}  "
-            f"redis-py {version('redis')}  {name} {server.get(f'{name}_version', '?')}"
+            f"redis-py {version('redis')}  {name}"
         )
         try:
             packed_rows(client, project, arguments.rows, arguments.rounds)
@@ -64,7 +67,17 @@ def main() -> None:
             delete_project(client, project)
 
 
-def packed_rows(client: redis.Redis, project: str, n: int, rounds: int) -> None:
+def infos(client: Client, section: str) -> list[dict[str, Any]]:
+    """One a server that keeps data."""
+    if isinstance(client, Cluster):
+        found: list[dict[str, Any]] = [
+            client.get_redis_connection(node).info(section) for node in client.get_primaries()
+        ]
+        return found
+    return [client.info(section)]
+
+
+def packed_rows(client: Client, project: str, n: int, rounds: int) -> None:
     layout = RowLayout(dict.fromkeys(FEATURES, "Float64"))
     writer, reader = FencedWriter(client, project), RowReader(client, project)
     rng = np.random.default_rng(1)
@@ -122,10 +135,10 @@ def verify(rows: Rows, values: Columns) -> None:
         np.testing.assert_array_equal(found[:, j], wanted)
 
 
-def best(client: redis.Redis, name: str, work: Callable[[], object], n: int, rounds: int) -> None:
+def best(client: Client, name: str, work: Callable[[], object], n: int, rounds: int) -> None:
     def server_cpu() -> float:
-        found = client.info("cpu")
-        return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
+        found = infos(client, "cpu")
+        return sum(float(each["used_cpu_user"]) + float(each["used_cpu_sys"]) for each in found)
 
     measured = []
     for _ in range(rounds):

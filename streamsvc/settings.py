@@ -37,6 +37,7 @@ __all__ = [
     "Settings",
     "explicit_settings",
     "load_settings",
+    "redis_nodes",
 ]
 
 ENV_PREFIX = "STREAMSVC_"
@@ -98,9 +99,19 @@ class Settings(BaseSettings):
 
     # --- Online store ----------------------------------------------------------------------
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. The user is an ACL user."""
+    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. The user is an ACL user. Of a
+    cluster it names one node or several: `redis://host:port,host:port`."""
+    redis_cluster: bool = False
+    """Whether the store is a Redis Cluster (`redis_type: redis_cluster` in Feast's own terms)."""
+    redis_failover_s: float = Field(30.0, ge=0)
+    """Seconds that a feature worker waits for a cluster to put another node in the place of one
+    that does not answer, before it ends."""
     redis_ssl_ca: Path | None = None
     """PEM file with the certificate authority of the store, for `rediss://`."""
+    redis_ssl_cert: Path | None = None
+    """PEM file with our certificate, for a store that demands one."""
+    redis_ssl_key: Path | None = None
+    """PEM file with the private key of `redis_ssl_cert`."""
     redis_timeout_ms: int = Field(2_000, ge=10)
     """Milliseconds after which one call to the store is given up."""
 
@@ -117,6 +128,9 @@ class Settings(BaseSettings):
     """PEM file with our certificate, for mutual TLS with Triton."""
     triton_ssl_key: Path | None = None
     """PEM file with the private key of `triton_ssl_cert`."""
+    triton_restricted_key: SecretStr | None = None
+    """`<key>=<value>` as it stands behind the colon of Triton's `--grpc-restricted-protocol`, for
+    whoever loads models where that is restricted."""
     model_repository: Path = Path(DATA_DIR) / "models"
     """Triton's model repository; relative paths start at the repo directory."""
 
@@ -174,14 +188,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.kafka_ssl_cert and not self.kafka_ssl_key:
-            raise ValueError("kafka_ssl_cert needs kafka_ssl_key")
+        for prefix in ("kafka_ssl", "redis_ssl", "triton_ssl"):
+            if getattr(self, f"{prefix}_cert") and not getattr(self, f"{prefix}_key"):
+                raise ValueError(f"{prefix}_cert needs {prefix}_key")
         if self.kafka_sasl_mechanism and not (
             self.kafka_sasl_username and self.kafka_sasl_password
         ):
             raise ValueError(
                 "kafka_sasl_mechanism needs kafka_sasl_username and kafka_sasl_password"
             )
+        restricted = self.triton_restricted_key
+        if restricted is not None and not all(restricted.get_secret_value().partition("=")):
+            raise ValueError("triton_restricted_key must be <key>=<value>")
         registry = self.schema_registry_url
         if registry is not None and TypeAdapter(HttpUrl).validate_python(registry).username:
             raise ValueError(
@@ -190,8 +208,24 @@ class Settings(BaseSettings):
             )
         if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
-        TypeAdapter(RedisDsn).validate_python(self.redis_url.get_secret_value())
+        urls = redis_nodes(self.redis_url.get_secret_value())
+        for url in urls:
+            TypeAdapter(RedisDsn).validate_python(url)
+        if len(urls) > 1 and not self.redis_cluster:
+            raise ValueError("redis_url names several nodes, so redis_cluster must be true")
         return self
+
+
+def redis_nodes(url: str) -> list[str]:
+    """A URL that may name several nodes as one URL a node.
+
+    >>> redis_nodes("redis://me:secret@a:1,b:2/0")
+    ['redis://me:secret@a:1/0', 'redis://me:secret@b:2/0']
+    """
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, hosts = place.rpartition("@")
+    return [f"{scheme}{separator}{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
 
 
 def load_settings(repo: Path | None = None, **overrides: Any) -> Settings:

@@ -26,7 +26,7 @@ from streamsvc.errors import StreamsvcError
 from streamsvc.events.wire import Reject
 from streamsvc.monitor.metrics import ArchiveMetrics, serve_metrics
 from streamsvc.settings import Settings
-from streamsvc.state.topics import InternalTopics
+from streamsvc.state.topics import InternalTopics, worker_group
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunk import Chunk
@@ -67,6 +67,7 @@ class ArchiveWorker:
         self._producer = BatchProducer(settings, on_failure=self._fatal)
         topics = InternalTopics(settings.topic_prefix, project)
         partitions = {t.source.topic: t.dead_partitions for t in targets if t.dead_partitions}
+        self._sends_letters = bool(partitions)
         self._dead = DeadLetterSender(partitions, topics, self._producer, metrics)
         self._writers: dict[Partition, PartitionWriter] = {}
         self._ledger = AckLedger()
@@ -74,7 +75,7 @@ class ArchiveWorker:
         self._busy = asyncio.Lock()
         """Held while one partition's records are taken in, or files made of them."""
         self._ticking: asyncio.Task[None] | None = None
-        group = f"{settings.topic_prefix}streamsvc.{project}.archive"
+        group = worker_group(settings.topic_prefix, project, "archive")
         self.app = create_app(settings, group, instance_id=instance_id)
         self._wire()
 
@@ -99,7 +100,8 @@ class ArchiveWorker:
 
     async def start(self) -> None:
         """Start what must be up before the first partition is assigned."""
-        await self._producer.start()
+        if self._sends_letters:  # Kafka's ACLs refuse a producer that may write to no topic
+            await self._producer.start()
         self._ticking = asyncio.create_task(self._tick())
         self._ticking.add_done_callback(self._ended)
 

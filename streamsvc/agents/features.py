@@ -31,6 +31,7 @@ from streamsvc.errors import StreamsvcError
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey
+from streamsvc.state.topics import worker_group
 from streamsvc.store.client import connect
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.transport.app import create_app, serve
@@ -57,12 +58,12 @@ class FeatureWorker:
         self.topology = topology
         self.metrics = metrics
         self.owner = uuid.uuid4().hex
-        group = f"{settings.topic_prefix}streamsvc.{topology.project}.features"
+        group = worker_group(settings.topic_prefix, topology.project, "features")
         self.app = create_app(settings, group, instance_id=instance_id)
         self._engine = ThreadPoolExecutor(1, "engine")
         self._network = ThreadPoolExecutor(1, "store")
         self._producer = BatchProducer(settings, on_failure=self._fatal)
-        store = connect(settings)
+        store = connect(settings, failover_s=settings.redis_failover_s)
         self._holdings = Holdings(settings, topology, self._producer, self.owner, store)
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(

@@ -15,7 +15,6 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import ParamSpec
 
-import redis
 import structlog
 
 from streamsvc.agents.topology import RunningView
@@ -25,6 +24,7 @@ from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import Cut, ViewPartition
+from streamsvc.store.client import Client
 from streamsvc.store.heartbeat import Heartbeat
 from streamsvc.store.markers import Marker, delete_markers, write_markers
 from streamsvc.store.read_positions import ReadPosition, SharedPositions, read_until_ms
@@ -97,7 +97,7 @@ class Flusher:
         settings: Settings,
         project: str,
         owner: str,
-        store: redis.Redis,
+        store: Client,
         producer: BatchProducer,
         network: Executor,
         metrics: FeatureMetrics,
@@ -117,7 +117,7 @@ class Flusher:
         self._read_positions = read_positions
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
-        self._heartbeat = Heartbeat(project, owner)
+        self._heartbeat = Heartbeat(store, project, owner)
         self._lost = False
         """The store has lost rows, and nobody has been told to write them again yet."""
         self._writing: Future[None] | None = None
@@ -244,11 +244,10 @@ class Flusher:
         with self._metrics.flush.time():
             positions = SharedPositions(self._project, ours, dict(self._partition_counts))
             batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]
-            beat = self._heartbeat.commands
-            first = [*beat, *positions.commands]
-            replies, refused = self._writer.write_after(first, batches)
-            if self._heartbeat.intact(replies):
-                found = positions.found(replies[len(beat) :])
+            beat = self._heartbeat.commands()
+            replies, refused = self._writer.write_between(positions.commands, batches, beat)
+            if self._heartbeat.intact(replies[len(positions.commands) :]):
+                found = positions.found(replies[: len(positions.commands)])
                 markers = {
                     (p.running.view.name, p.cut.partition): self._marker(p, found) for p in prepared
                 }

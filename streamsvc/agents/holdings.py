@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-import redis
 import structlog
 
 from streamsvc.agents.topic_watch import changed
@@ -20,6 +19,7 @@ from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.restore import opened_since, restore_partitions, restore_progress
 from streamsvc.state.source import SourceClock, SourcePartition
+from streamsvc.store.client import Client
 from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
@@ -42,7 +42,7 @@ class Holdings:
         topology: Topology,
         producer: BatchProducer,
         owner: str,
-        store: redis.Redis,
+        store: Client,
     ) -> None:
         self.sources: dict[Partition, SourcePartition] = {}
         self.views: dict[Partition, tuple[RunningView, ViewPartition]] = {}

@@ -36,7 +36,7 @@ from streamsvc.transport.admin import Admin
 from streamsvc.transport.kafka_config import librdkafka_config
 from streamsvc.transport.schema_registry import open_registry
 
-__all__ = ["Correction", "Sent", "replay"]
+__all__ = ["TRANSACTIONS", "Correction", "Sent", "replay"]
 
 Correction: TypeAlias = Callable[[bytes | None], bytes | None]
 """The value to send in place of the one refused; None leaves the record out."""
@@ -45,6 +45,8 @@ BATCH = 500
 BATCH_BYTES = 32 << 20
 TIMEOUT_S = 60.0
 MAX_MESSAGE_BYTES = 12 << 20
+TRANSACTIONS = "streamsvc-dead-letters-"
+"""What the ids of our transactions begin with."""
 
 _OURS = {
     REASON_HEADER,
@@ -139,7 +141,7 @@ class _Transactions:
             {
                 **librdkafka_config(settings),
                 # Two replays at once must not fence one another.
-                "transactional.id": f"streamsvc-dead-letters-{uuid.uuid4().hex}",
+                "transactional.id": f"{TRANSACTIONS}{uuid.uuid4().hex}",
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "linger.ms": 5,
             }

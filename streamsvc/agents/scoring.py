@@ -24,6 +24,7 @@ from streamsvc.definitions.registry import load_plan
 from streamsvc.errors import StreamsvcError
 from streamsvc.events.dead_letters import dead_letters, dead_topic
 from streamsvc.events.decode import Decoder
+from streamsvc.models.triton_access import check_link
 from streamsvc.monitor.metrics import ScoringMetrics, serve_metrics
 from streamsvc.scoring.batches import Batches
 from streamsvc.scoring.fallback import Endpoint, Ladder
@@ -37,6 +38,7 @@ from streamsvc.scoring.requests import RequestReader
 from streamsvc.scoring.triton_client import TritonModel
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
+from streamsvc.state.topics import worker_group
 from streamsvc.store.client import connect
 from streamsvc.transport.admin import TopicState
 from streamsvc.transport.app import create_app, serve
@@ -110,7 +112,7 @@ class ScoringWorker:
         )
         self.app = create_app(
             settings,
-            f"{settings.topic_prefix}streamsvc.{project}.scoring.{name}",
+            worker_group(settings.topic_prefix, project, "scoring", name),
             instance_id=instance_id,
         )
         self.app.fetch_gate = self._batches.wanting
@@ -124,6 +126,8 @@ class ScoringWorker:
     async def start(self) -> None:
         """Start what must be up before the first partition is assigned."""
         await self._delivery.start()
+        if self._settings.model_server == "triton":
+            await asyncio.to_thread(check_link, self._settings)
         for endpoint in self._pipeline.ladder.endpoints:
             await endpoint.prove()
         scored = await self._pipeline.warm(sample_chunk(self._target.request))

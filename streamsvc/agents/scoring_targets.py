@@ -17,7 +17,7 @@ from streamsvc.settings import Settings
 from streamsvc.state.topics import served_topic
 from streamsvc.transport.admin import Admin
 
-__all__ = ["ScoringTarget", "scoring_targets", "served_topic"]
+__all__ = ["ScoringTarget", "scoring_targets", "sends_dead_letters", "served_topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _target(
             v.name: settings.key_groups if v.shuffled else partitions[v.source.topic] for v in views
         },
         partitions=partitions,
-        sends_dead_letters=_sends_dead_letters(plan, service, route.requests),
+        sends_dead_letters=sends_dead_letters(plan, service, route.requests),
     )
 
 
@@ -90,7 +90,7 @@ def _route(settings: Settings, service: Service) -> Route:
     return replace(service.route, **{k: v for k, v in given.items() if v is not None})
 
 
-def _sends_dead_letters(plan: Plan, service: Service, topic: str) -> bool:
+def sends_dead_letters(plan: Plan, service: Service, topic: str) -> bool:
     """Whether bad records of the request topic are this service's to send on.
 
     One reader of a topic does it, or there would be as many letters as readers: the feature worker

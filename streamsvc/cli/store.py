@@ -1,4 +1,4 @@
-"""`streamsvc store rebuild`."""
+"""`streamsvc store rebuild` and `streamsvc store acls`."""
 
 from __future__ import annotations
 
@@ -72,3 +72,47 @@ def rebuild(
     deleted = f"{sum(rows.values()):,} rows of {len(rows)} views deleted"
     again = "start the feature workers" if from_topic else "feature workers write them again"
     context.console.print(f"{deleted}; {again}.", highlight=False)
+
+
+@app.command()
+def acls(
+    ctx: typer.Context,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role", help="features, scoring or operator; may be repeated. All if left out."
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option("--user", help="Its name; streamsvc-ROLE for each role if left out."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print the valkey-cli commands that make a user for each role, with what it needs and no more.
+
+    Passwords come from shell variables, STREAMSVC_FEATURES_PASSWORD for one. redis-cli takes the
+    same commands.
+    """
+    import shlex
+
+    from streamsvc.cli.acl_lines import chosen_roles
+    from streamsvc.definitions.registry import load_plan
+    from streamsvc.store.acls import WORK, rules
+
+    context = cli_context(ctx)
+    plan = load_plan(context.repo, context.settings.max_future_ms)
+    cluster = context.settings.redis_cluster
+    found = {
+        each: (user or f"streamsvc-{each}", rules(plan, each, cluster=cluster))
+        for each in chosen_roles(role, WORK)
+    }
+    if json:
+        context.print_json(
+            [{"role": each, "user": who, "rules": told} for each, (who, told) in found.items()]
+        )
+        return
+    for each, (who, told) in found.items():
+        print(f"# {each}: {WORK[each]}")
+        set_user = shlex.join(["valkey-cli", "ACL", "SETUSER", who, "reset", "on"])
+        print(f'{set_user} ">$STREAMSVC_{each.upper()}_PASSWORD" {shlex.join(told)}')

@@ -1,4 +1,4 @@
-"""`streamsvc topics list` and `streamsvc topics create`."""
+"""`streamsvc topics list`, `streamsvc topics create` and `streamsvc topics acls`."""
 
 from __future__ import annotations
 
@@ -85,6 +85,62 @@ def create(
         context.console.print(f"{topic.name} ({topic.role})", highlight=False, soft_wrap=True)
     done = "would be created" if dry_run else "created"
     context.error_console.print(f"{len(missing)} {done}." if missing else "All topics exist.")
+
+
+@app.command()
+def acls(
+    ctx: typer.Context,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role",
+            help="features, scoring, archive or operator; may be repeated. All if left out.",
+        ),
+    ] = None,
+    principal: Annotated[
+        str | None,
+        typer.Option(
+            "--principal", help="Who gets them; User:streamsvc-ROLE for each role if left out."
+        ),
+    ] = None,
+    json: JSON = False,
+) -> None:
+    """Print the kafka-acls.sh commands that allow each role what it needs, and no more.
+
+    Workers may not create topics then: `streamsvc topics create` does, run by an operator.
+    """
+    from streamsvc.agents.topic_acls import WORK
+    from streamsvc.agents.topic_acls import acls as of_role
+    from streamsvc.cli.acl_lines import acl_lines, chosen_roles
+    from streamsvc.definitions.registry import load_plan
+
+    context = cli_context(ctx)
+    settings = context.settings
+    plan = load_plan(context.repo, settings.max_future_ms)
+    found = {
+        each: (principal or f"User:streamsvc-{each}", of_role(settings, plan, each))
+        for each in chosen_roles(role, WORK)
+    }
+    if json:
+        context.print_json(
+            [
+                {
+                    "role": each,
+                    "principal": who,
+                    "resource": acl.resource,
+                    "name": acl.name,
+                    "pattern": "prefixed" if acl.prefixed else "literal",
+                    "operations": list(acl.operations),
+                }
+                for each, (who, allowed) in found.items()
+                for acl in allowed
+            ]
+        )
+        return
+    for each, (who, allowed) in found.items():
+        print(f"# {each}: {WORK[each]}")
+        for line in acl_lines(settings.kafka_bootstrap_servers, who, allowed):
+            print(line)
 
 
 def create_line(spec: TopicSpec, settings: Any) -> str:

@@ -25,7 +25,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
-import redis
 from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.supported_async_methods import SupportedAsyncMethods
@@ -46,7 +45,7 @@ from streamsvc.feast.values import (
 from streamsvc.feast.windowed_views import is_windowed
 from streamsvc.features.emission import Emission
 from streamsvc.settings import load_settings
-from streamsvc.store.client import connect
+from streamsvc.store.client import Client, connect
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, RowLayout, Rows
 from streamsvc.store.sweep import delete_project, delete_view
@@ -66,6 +65,8 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
     connection_string: StrictStr | None = None
     """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. Left out, the store of
     streamsvc's own settings: `STREAMSVC_REDIS_URL`, `streamsvc.toml`, or the local stack's."""
+    redis_type: Literal["redis", "redis_cluster"] | None = None
+    """Whether that is one server or a cluster; left out, what streamsvc's own settings say."""
     key_ttl_seconds: PositiveInt | None = None
     """Seconds after which the server drops a row that Feast wrote; left out, it keeps it."""
     enforce_ttl: StrictBool = True
@@ -76,7 +77,7 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):
 class PackedRedisOnlineStore(OnlineStore):
     """One packed row per view and entity in a Redis-protocol server (see `streamsvc.store`)."""
 
-    _client: redis.Redis | None = None
+    _client: Client | None = None
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -223,10 +224,14 @@ class PackedRedisOnlineStore(OnlineStore):
         if self._client is not None:
             self._client.close()
 
-    def _connected(self, config: RepoConfig) -> redis.Redis:
+    def _connected(self, config: RepoConfig) -> Client:
         if self._client is None:
-            url = config.online_store.connection_string
-            overrides = {} if url is None else {"redis_url": url}
+            online: PackedRedisOnlineStoreConfig = config.online_store
+            overrides: dict[str, object] = {}
+            if online.connection_string is not None:
+                overrides["redis_url"] = online.connection_string
+            if online.redis_type is not None:
+                overrides["redis_cluster"] = online.redis_type == "redis_cluster"
             self._client = connect(load_settings(config.repo_path, **overrides))
         return self._client
 

@@ -14,6 +14,13 @@ import numpy as np
 
 from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.models.artifact import F32
+from streamsvc.models.triton_access import (
+    check_link,
+    is_restricted,
+    protocol_headers,
+    restricted,
+    tls_options,
+)
 from streamsvc.models.triton_config import INPUT, OUTPUT
 from streamsvc.settings import Settings
 
@@ -32,23 +39,18 @@ class TritonRefusedError(StreamsvcError):
 
 class TritonControl:
     """A blocking client, used as a context manager. Every call raises UnavailableError if the
-    server cannot be reached, TritonRefusedError if it refuses.
+    server cannot be reached, ConfigurationError if it does not let us in, TritonRefusedError if it
+    refuses.
     """
 
     def __init__(self, settings: Settings) -> None:
         import tritonclient.grpc as triton
 
         self._triton = triton
+        self._settings = settings
+        self._headers = protocol_headers(settings)
         self.url = settings.triton_grpc_url
-        paths = (settings.triton_ssl_ca, settings.triton_ssl_key, settings.triton_ssl_cert)
-        ca, key, cert = (None if p is None else str(p) for p in paths)
-        self._client: Any = triton.InferenceServerClient(
-            self.url,
-            ssl=ca is not None,
-            root_certificates=ca,
-            private_key=key,
-            certificate_chain=cert,
-        )
+        self._client: Any = triton.InferenceServerClient(self.url, **tls_options(settings))
 
     def __enter__(self) -> TritonControl:
         return self
@@ -65,25 +67,33 @@ class TritonControl:
         """Whether a server answers at all."""
         try:
             return bool(
-                self._call(lambda: self._client.is_server_live(client_timeout=CALL_TIMEOUT_S))
+                self._call(
+                    lambda: self._client.is_server_live(
+                        self._headers, client_timeout=CALL_TIMEOUT_S
+                    )
+                )
             )
         except UnavailableError:
             return False
 
     def load(self, model: str) -> None:
         """Load or reload the versions that `config.pbtxt` serves; returns when they are ready."""
-        self._call(lambda: self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S))
+        self._call(
+            lambda: self._client.load_model(model, self._headers, client_timeout=LOAD_TIMEOUT_S)
+        )
 
     def unload(self, model: str) -> None:
         """Unload every version. Requests in flight are answered first."""
-        self._call(lambda: self._client.unload_model(model, client_timeout=LOAD_TIMEOUT_S))
+        self._call(
+            lambda: self._client.unload_model(model, self._headers, client_timeout=LOAD_TIMEOUT_S)
+        )
 
     def is_ready(self, model: str, version: int) -> bool:
         """Whether this version answers requests now."""
         return bool(
             self._call(
                 lambda: self._client.is_model_ready(
-                    model, str(version), client_timeout=CALL_TIMEOUT_S
+                    model, str(version), self._headers, client_timeout=CALL_TIMEOUT_S
                 )
             )
         )
@@ -96,7 +106,11 @@ class TritonControl:
             tensor.set_data_from_numpy(np.ascontiguousarray(matrix))
             answer = self._call(
                 lambda: self._client.infer(
-                    model, [tensor], model_version=str(version), client_timeout=CALL_TIMEOUT_S
+                    model,
+                    [tensor],
+                    model_version=str(version),
+                    headers=self._headers,
+                    client_timeout=CALL_TIMEOUT_S,
                 )
             )
             scores: F32 = answer.as_numpy(OUTPUT).reshape(-1)
@@ -109,7 +123,9 @@ class TritonControl:
         (`nv_inference_count`).
         """
         answer = self._call(
-            lambda: self._client.get_inference_statistics(model, client_timeout=CALL_TIMEOUT_S)
+            lambda: self._client.get_inference_statistics(
+                model, headers=self._headers, client_timeout=CALL_TIMEOUT_S
+            )
         )
         return sum(int(m.inference_count) for m in answer.model_stats)
 
@@ -119,7 +135,10 @@ class TritonControl:
             return call()
         except error_type as error:
             status = str(error.status() or "")
+            if is_restricted(error.message()):
+                raise restricted(self._settings, error.message()) from error
             if status.endswith(("UNAVAILABLE", "DEADLINE_EXCEEDED")) and not _refused(error):
+                check_link(self._settings)
                 raise UnavailableError(
                     f"Triton does not answer at {self.url} ({error.message()}): start it with "
                     "`streamsvc up`, or set STREAMSVC_TRITON_GRPC_URL"

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from streamsvc.columns import F64, U8, Bools
-from streamsvc.errors import UnavailableError
+from streamsvc.errors import ConfigurationError, UnavailableError
 from streamsvc.scoring.model import F32, ModelServer
 
 __all__ = ["DEFAULT", "Endpoint", "Ladder", "Scores"]
@@ -72,7 +72,10 @@ class Endpoint:
         return found
 
     async def prove(self) -> None:
-        """Ask the server to get ready; one that cannot is left alone from the start."""
+        """Ask the server to get ready; one that cannot is left alone from the start.
+
+        Raises ConfigurationError if it does not let us.
+        """
         try:
             await self.server.recover(_PROBE_TIMEOUT_S)
         except UnavailableError as error:
@@ -101,7 +104,7 @@ class Endpoint:
             try:
                 await self.server.recover(_PROBE_TIMEOUT_S)
                 break
-            except UnavailableError as error:
+            except (UnavailableError, ConfigurationError) as error:
                 _log.info("model_server_still_away", server=self.server.name, error=str(error))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         _log.info("model_server_back", server=self.server.name)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
-import redis
 
 from streamsvc.columns import BytesColumn
 from streamsvc.errors import IntegrityError
 from streamsvc.scoring.needs import MarkerId
-from streamsvc.store.client import call
+from streamsvc.store.client import Client
+from streamsvc.store.cluster import Cluster
 from streamsvc.store.keys import marker_key, row_keys
+from streamsvc.store.many_keys import mget
 from streamsvc.store.markers import Marker
 from streamsvc.store.row import RowLayout, Rows
 
@@ -21,14 +21,11 @@ __all__ = ["StoreReads", "Wanted"]
 Wanted = tuple[str, RowLayout, BytesColumn]
 """View, layout of its rows, entity keys."""
 
-MAX_KEYS = 4_096
-"""Keys of one `MGET`: a longer one would hold up everybody else for milliseconds."""
-
 
 class StoreReads:
     """Blocking reads of one project's rows and markers. Thread-safe, as the client is."""
 
-    def __init__(self, client: redis.Redis, project: str) -> None:
+    def __init__(self, client: Client, project: str) -> None:
         self._client = client
         self._project = project
         self._decoder = msgspec.msgpack.Decoder(Marker)
@@ -39,7 +36,7 @@ class StoreReads:
 
     def raw_markers(self, ids: Sequence[MarkerId]) -> list[bytes | None]:
         """As `markers`, as they are stored."""
-        return self._mget([marker_key(self._project, m.view, m.partition) for m in ids])
+        return mget(self._client, [marker_key(self._project, m.view, m.partition) for m in ids])
 
     def read(
         self, ids: Sequence[MarkerId], wanted: Sequence[Wanted]
@@ -47,24 +44,22 @@ class StoreReads:
         """Markers, and the rows of every view asked for: at least what the markers promise.
 
         Up to 4,096 keys are one `MGET`, which Redis runs at one instant; beyond that the markers
-        are in the first. Raises UnavailableError if the store does not answer.
+        are in the first. A cluster's nodes answer each at an instant of its own, so there the
+        markers come before the rows. Raises UnavailableError if the store does not answer.
         """
         names = [marker_key(self._project, m.view, m.partition) for m in ids]
+        found = []
+        if isinstance(self._client, Cluster):
+            found, names = mget(self._client, names), []
         for view, _, keys in wanted:
             names += row_keys(self._project, view, keys)
-        found = self._mget(names)
+        found += mget(self._client, names)
         rows = []
         at = len(ids)
         for _, layout, keys in wanted:
             rows.append(layout.unpack(found[at : at + len(keys)]))
             at += len(keys)
         return self._decoded(ids, found[: len(ids)]), rows
-
-    def _mget(self, names: list[bytes]) -> list[Any]:
-        found: list[Any] = []
-        for i in range(0, len(names), MAX_KEYS):
-            found += call(self._client, "MGET", *names[i : i + MAX_KEYS])
-        return found
 
     def _decoded(
         self, ids: Sequence[MarkerId], found: Sequence[bytes | None]

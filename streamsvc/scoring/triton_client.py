@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamsvc.errors import UnavailableError
+from streamsvc.errors import ConfigurationError, UnavailableError
 from streamsvc.models.artifact import ModelCard
+from streamsvc.models.triton_access import is_restricted, protocol_headers, tls_options
 from streamsvc.models.triton_config import INPUT, OUTPUT
 from streamsvc.scoring.model import F32
 
@@ -50,13 +51,23 @@ class TritonModel:
 
     name = "triton"
 
-    def __init__(self, address: str, card: ModelCard, *, max_inflight: int, **tls: Any) -> None:
+    def __init__(
+        self,
+        address: str,
+        card: ModelCard,
+        *,
+        max_inflight: int,
+        headers: Mapping[str, str] | None = None,
+        **tls: Any,
+    ) -> None:
+        """`headers` go with every call; Triton may restrict any of them."""
         from tritonclient.grpc import aio
 
         self._model = card.model
         self._version = str(card.version)
         self._features = len(card.features)
         self._address = address
+        self._headers = dict(headers or {})
         self._slots = asyncio.Semaphore(max_inflight)
         self._client: Any = aio.InferenceServerClient(
             address, channel_args=list(_CHANNEL_ARGS), **tls
@@ -70,7 +81,8 @@ class TritonModel:
             settings.triton_grpc_url,
             card,
             max_inflight=settings.max_inflight_batches,
-            **_tls(settings),
+            headers=protocol_headers(settings),
+            **tls_options(settings),
         )
 
     async def predict(self, inputs: F32, timeout_s: float) -> F32:
@@ -86,16 +98,25 @@ class TritonModel:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     async def recover(self, timeout_s: float) -> None:
-        """Load the model if the server forgot it (explicit mode does at a restart), then ask it."""
+        """Load the model if the server forgot it (explicit mode does at a restart), then ask it.
+
+        Raises UnavailableError, and ConfigurationError where Triton does not let us load it.
+        """
         from tritonclient.utils import InferenceServerException
 
         try:
             async with asyncio.timeout(timeout_s):
-                ready = await self._client.is_model_ready(self._model, self._version)
+                ready = await self._client.is_model_ready(self._model, self._version, self._headers)
             if not ready:
                 async with asyncio.timeout(_LOAD_TIMEOUT_S):
-                    await self._client.load_model(self._model)
+                    await self._client.load_model(self._model, self._headers)
         except (InferenceServerException, TimeoutError) as error:
+            if is_restricted(str(error)):
+                raise ConfigurationError(
+                    f"Triton at {self._address} has not loaded {self._model}, and does not let us: "
+                    f"{error}. Set triton_restricted_key to what stands in its "
+                    "--grpc-restricted-protocol."
+                ) from error
             raise UnavailableError(f"Triton at {self._address}: {error}") from error
         await self.predict(np.zeros((1, self._features), np.float32), timeout_s)
 
@@ -116,6 +137,7 @@ class TritonModel:
                     [tensor],
                     model_version=self._version,
                     outputs=self._outputs,
+                    headers=self._headers or None,
                     # `timeout` bounds the server's queue, `client_timeout` the whole call.
                     timeout=max(1, int(timeout_s * 1e6)),
                     client_timeout=timeout_s,
@@ -134,15 +156,3 @@ class TritonModel:
                 f"the answer has the shape {None if scores is None else scores.shape}"
             )
         return np.asarray(scores, np.float32).reshape(len(inputs))
-
-
-def _tls(settings: Settings) -> Mapping[str, Any]:
-    if settings.triton_ssl_ca is None:
-        return {}
-    cert, key = settings.triton_ssl_cert, settings.triton_ssl_key
-    return {
-        "ssl": True,
-        "root_certificates": str(settings.triton_ssl_ca),
-        "certificate_chain": None if cert is None else str(cert),
-        "private_key": None if key is None else str(key),
-    }

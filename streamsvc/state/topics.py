@@ -13,6 +13,7 @@ __all__ = [
     "TABLE_CONFIG",
     "InternalTopics",
     "served_topic",
+    "worker_group",
 ]
 
 _MAX_RECORD_BYTES = str(10 * 1024 * 1024)
@@ -41,6 +42,11 @@ def served_topic(service: str) -> str:
     return f"served.{service}"
 
 
+def worker_group(prefix: str, project: str, *words: str) -> str:
+    """The consumer group of one kind of worker; `words` say which."""
+    return ".".join([f"{prefix}streamsvc", project, *words])
+
+
 @dataclass(frozen=True, slots=True)
 class InternalTopics:
     """Topic names of one project. The incarnation is part of the name of whatever depends on it,
@@ -51,22 +57,27 @@ class InternalTopics:
     project: str
 
     @property
+    def beginning(self) -> str:
+        """What the names of all of them begin with, and no others."""
+        return f"{self.prefix}streamsvc.{self.project}."
+
+    @property
     def control(self) -> str:
         """Compacted, one partition: incarnations."""
-        return f"{self.prefix}streamsvc.{self.project}.control"
+        return f"{self.beginning}control"
 
     @property
     def progress(self) -> str:
         """Compacted, one partition: how far each source partition was shuffled for each view."""
-        return f"{self.prefix}streamsvc.{self.project}.progress"
+        return f"{self.beginning}progress"
 
     def changelog(self, view: str, incarnation: int) -> str:
         """Co-partitioned with the view's input: its tiles, end markers and open records."""
-        return f"{self.prefix}streamsvc.{self.project}.{view}.{incarnation}.changelog"
+        return f"{self.beginning}{view}.{incarnation}.changelog"
 
     def shuffle(self, source: str, incarnation: int) -> str:
         """One partition a key group: rows of the source's shuffled views, by entity."""
-        return f"{self.prefix}streamsvc.{self.project}.{source}.{incarnation}.shuffle"
+        return f"{self.beginning}{source}.{incarnation}.shuffle"
 
     @staticmethod
     def dead(topic: str) -> str:

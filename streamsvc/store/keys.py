@@ -2,9 +2,11 @@
 
     row      {<project>/<view>/<shard>}<entity key bytes>     shard: two hex digits
     marker   {<project>/<view>/applied}<state partition>
+    position {<project>/<topic>/read}<source partition>
+    beat     {<project>/heartbeat.<place>}<owner>            place: four digits
 
 What stands in braces is a Redis Cluster hash tag: a shard's rows share a slot, so one `MGET` or
-script call may name any number of them; so do a view's markers.
+script call may name any number of them; so do a view's markers, and a topic's positions.
 """
 
 from __future__ import annotations
@@ -17,8 +19,12 @@ from streamsvc.entity_keys import murmur2
 
 __all__ = [
     "SHARDS",
+    "heartbeat_key",
+    "heartbeat_pattern",
     "marker_key",
     "marker_pattern",
+    "position_key",
+    "position_pattern",
     "project_pattern",
     "row_keys",
     "row_pattern",
@@ -54,9 +60,14 @@ def marker_key(project: str, view: str, partition: int) -> bytes:
     return f"{{{project}/{view}/applied}}{partition}".encode()
 
 
-def heartbeat_key(project: str, owner: str) -> bytes:
-    """The store key of a feature worker's heartbeat."""
-    return f"{{{project}/heartbeat}}{owner}".encode()
+def position_key(project: str, topic: str, partition: int) -> bytes:
+    """The store key of how far a source partition was read."""
+    return f"{{{project}/{topic}/read}}{partition}".encode()
+
+
+def heartbeat_key(project: str, owner: str, place: int = 0) -> bytes:
+    """The store key of a feature worker's heartbeat; every place, below 10,000, has its slot."""
+    return f"{{{project}/heartbeat.{place:04d}}}{owner}".encode()
 
 
 def row_pattern(project: str, view: str) -> bytes:
@@ -69,9 +80,14 @@ def marker_pattern(project: str, view: str) -> bytes:
     return b"{" + _escaped(f"{project}/{view}/applied") + b"}*"
 
 
+def position_pattern(project: str, topic: str) -> bytes:
+    """A SCAN pattern that matches every read position of a topic and nothing else."""
+    return b"{" + _escaped(f"{project}/{topic}/read") + b"}*"
+
+
 def heartbeat_pattern(project: str) -> bytes:
     """A SCAN pattern that matches every heartbeat of a project and nothing else."""
-    return b"{" + _escaped(f"{project}/heartbeat") + b"}*"
+    return b"{" + _escaped(f"{project}/heartbeat.") + b"[0-9][0-9][0-9][0-9]}*"
 
 
 def project_pattern(project: str) -> bytes:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-import redis
 
 from streamsvc.errors import IntegrityError
-from streamsvc.store.client import call
+from streamsvc.store.client import Client, call
 from streamsvc.store.keys import marker_key
+from streamsvc.store.many_keys import mset, unlink
 
 __all__ = ["Marker", "delete_markers", "read_markers", "write_marker", "write_markers"]
 
@@ -39,34 +39,24 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Marker)
 
 
-def write_marker(
-    client: redis.Redis, project: str, view: str, partition: int, marker: Marker
-) -> None:
+def write_marker(client: Client, project: str, view: str, partition: int, marker: Marker) -> None:
     """Publish how far a state partition's rows are. Call it after the rows were acknowledged."""
     call(client, "SET", marker_key(project, view, partition), _encoder.encode(marker))
 
 
-def write_markers(
-    client: redis.Redis, project: str, markers: Mapping[tuple[str, int], Marker]
-) -> None:
+def write_markers(client: Client, project: str, markers: Mapping[tuple[str, int], Marker]) -> None:
     """Publish several markers, by (view, state partition), in one call."""
-    if not markers:
-        return
-    command: list[bytes] = []
-    for (view, partition), marker in markers.items():
-        command += [marker_key(project, view, partition), _encoder.encode(marker)]
-    call(client, "MSET", *command)
+    encoded = {marker_key(project, *at): _encoder.encode(m) for at, m in markers.items()}
+    mset(client, encoded)
 
 
-def delete_markers(client: redis.Redis, project: str, ids: Iterable[tuple[str, int]]) -> None:
+def delete_markers(client: Client, project: str, ids: Iterable[tuple[str, int]]) -> None:
     """Take back what the markers of these (view, state partition) promise."""
-    names = [marker_key(project, view, partition) for view, partition in ids]
-    if names:
-        call(client, "UNLINK", *names)
+    unlink(client, [marker_key(project, view, partition) for view, partition in ids])
 
 
 def read_markers(
-    client: redis.Redis, project: str, view: str, partitions: Sequence[int]
+    client: Client, project: str, view: str, partitions: Sequence[int]
 ) -> list[Marker | None]:
     """The markers of these state partitions, in order; None where the store holds none.
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from streamsvc.store.client import Command
+from streamsvc.store.keys import position_key
 
 __all__ = ["ReadPosition", "SharedPositions", "read_until_ms"]
 
@@ -28,7 +29,7 @@ _decoder = msgspec.msgpack.Decoder(ReadPosition)
 
 
 class SharedPositions:
-    """Publishes positions of one project and reads everybody's, by two commands at most."""
+    """Publishes positions of one project and reads everybody's, by two commands a topic at most."""
 
     def __init__(
         self,
@@ -37,26 +38,26 @@ class SharedPositions:
         partitions: Mapping[str, int],
     ) -> None:
         """`ours` is by (topic, partition); `partitions` is how many each topic of interest has."""
-        self._topics = tuple(partitions)
-        self._wanted = [(topic, p) for topic, count in partitions.items() for p in range(count)]
-        self.commands: list[Command] = []
-        if ours:
-            pairs = ((_key(project, *at), msgspec.msgpack.encode(p)) for at, p in ours.items())
-            self.commands.append([b"MSET", *(part for pair in pairs for part in pair)])
-        if self._wanted:
-            self.commands.append([b"MGET", *(_key(project, *at) for at in self._wanted)])
+        self._wanted = {topic: count for topic, count in partitions.items() if count}
+        published: dict[str, list[bytes | str | int]] = {}
+        for (topic, partition), position in ours.items():
+            command = published.setdefault(topic, ["MSET"])
+            encoded = msgspec.msgpack.encode(position)
+            command += [position_key(project, topic, partition), encoded]
+        self.commands: list[Command] = list(published.values())
+        for topic, count in self._wanted.items():
+            self.commands.append(["MGET", *(position_key(project, topic, p) for p in range(count))])
 
     def found(self, replies: Sequence[Any]) -> dict[str, dict[int, ReadPosition]]:
         """Everybody's positions by topic and partition, from the replies to `commands`.
 
         A partition that nobody has published yet is missing.
         """
-        found: dict[str, dict[int, ReadPosition]] = {topic: {} for topic in self._topics}
-        if self._wanted:
-            for (topic, p), raw in zip(self._wanted, replies[-1], strict=True):
-                if raw is not None:
-                    found[topic][p] = _decoder.decode(raw)
-        return found
+        read = replies[len(self.commands) - len(self._wanted) :]
+        return {
+            topic: {p: _decoder.decode(raw) for p, raw in enumerate(of_topic) if raw is not None}
+            for topic, of_topic in zip(self._wanted, read, strict=True)
+        }
 
 
 def read_until_ms(
@@ -73,7 +74,3 @@ def read_until_ms(
             return 0
         earliest = position.at_ms if earliest is None else min(earliest, position.at_ms)
     return earliest or 0
-
-
-def _key(project: str, topic: str, partition: int) -> bytes:
-    return f"{{{project}/{topic}/read}}{partition}".encode()

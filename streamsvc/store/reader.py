@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import redis
-
 from streamsvc.columns import BytesColumn
-from streamsvc.store.client import call
+from streamsvc.store.client import Client
 from streamsvc.store.keys import row_keys
+from streamsvc.store.many_keys import mget
 from streamsvc.store.row import RowLayout, Rows
 
 __all__ = ["RowReader"]
@@ -15,7 +14,7 @@ __all__ = ["RowReader"]
 class RowReader:
     """Reads packed rows of one project. Thread-safe, as the client is."""
 
-    def __init__(self, client: redis.Redis, project: str) -> None:
+    def __init__(self, client: Client, project: str) -> None:
         self._client = client
         self._project = project
 
@@ -26,6 +25,4 @@ class RowReader:
         """
         if not len(keys):
             return layout.unpack([])
-        # On Redis Cluster this call would be made once per shard (see `keys`).
-        names = row_keys(self._project, view, keys)
-        return layout.unpack(call(self._client, "MGET", *names))
+        return layout.unpack(mget(self._client, row_keys(self._project, view, keys)))

@@ -49,6 +49,14 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.start)
 
+    def take(self, rows: I64) -> PackedRows:
+        """The rows at these positions, in order."""
+        length = (self.end - self.start)[rows]
+        end = np.cumsum(length)
+        start = end - length
+        at = np.repeat(self.start[rows] - start, length)
+        return PackedRows(self.data[at + np.arange(len(at))], start, end)
+
     def row(self, i: int) -> bytes:
         """One row's bytes."""
         return self.data[self.start[i] : self.end[i]].tobytes()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import redis
-
-from streamsvc.store.client import store_errors
+from streamsvc.store.client import Client, call, store_errors
 from streamsvc.store.keys import (
     heartbeat_pattern,
     marker_pattern,
     project_pattern,
     row_pattern,
 )
+from streamsvc.store.many_keys import unlink
 
 __all__ = ["delete_older", "delete_project", "delete_view", "delete_views"]
 
@@ -31,7 +30,7 @@ return deleted
 """
 
 
-def delete_view(client: redis.Redis, project: str, view: str) -> int:
+def delete_view(client: Client, project: str, view: str) -> int:
     """Delete every marker and row of a view, in small steps; return how many rows there were.
 
     Markers go first: should this be interrupted, a worker that starts later sees from the missing
@@ -42,7 +41,7 @@ def delete_view(client: redis.Redis, project: str, view: str) -> int:
     return _delete(client, row_pattern(project, view))
 
 
-def delete_views(client: redis.Redis, project: str, views: Iterable[str]) -> dict[str, int]:
+def delete_views(client: Client, project: str, views: Iterable[str]) -> dict[str, int]:
     """Delete markers and rows of views, and let the feature workers write all their rows again.
 
     Returns how many rows each view had. Workers are told last, also when this is interrupted: what
@@ -54,7 +53,7 @@ def delete_views(client: redis.Redis, project: str, views: Iterable[str]) -> dic
         _delete(client, heartbeat_pattern(project))
 
 
-def delete_older(client: redis.Redis, project: str, view: str, incarnation: int) -> int:
+def delete_older(client: Client, project: str, view: str, incarnation: int) -> int:
     """Delete a view's markers, and its rows of incarnations before this one; how many rows.
 
     A worker of this incarnation that runs already writes its markers again, and keeps its rows.
@@ -67,27 +66,25 @@ def delete_older(client: redis.Redis, project: str, view: str, incarnation: int)
             keys = shard.setdefault(key[: key.index(b"}")], [])
             keys.append(key)
             if len(keys) == _SCAN_KEYS:
-                deleted += int(client.eval(_DELETE_OLDER, len(keys), *keys, incarnation))
+                deleted += int(call(client, "EVAL", _DELETE_OLDER, len(keys), *keys, incarnation))
                 keys.clear()
         for keys in filter(None, shard.values()):
-            deleted += int(client.eval(_DELETE_OLDER, len(keys), *keys, incarnation))
+            deleted += int(call(client, "EVAL", _DELETE_OLDER, len(keys), *keys, incarnation))
     return deleted
 
 
-def delete_project(client: redis.Redis, project: str) -> int:
+def delete_project(client: Client, project: str) -> int:
     """Delete every marker and row of a project, in small steps; return how many keys there were."""
     return _delete(client, project_pattern(project))
 
 
-def _delete(client: redis.Redis, pattern: bytes) -> int:
+def _delete(client: Client, pattern: bytes) -> int:
     deleted = 0
     batch: list[bytes] = []
     with store_errors(client):
         for key in client.scan_iter(match=pattern, count=_SCAN_KEYS):
             batch.append(key)
             if len(batch) == _SCAN_KEYS:
-                deleted += int(client.unlink(*batch))
+                deleted += unlink(client, batch)
                 batch.clear()
-        if batch:
-            deleted += int(client.unlink(*batch))
-    return deleted
+        return deleted + unlink(client, batch)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
-import redis
+import numpy as np
 from redis.exceptions import NoScriptError
 
-from streamsvc.columns import BytesColumn
-from streamsvc.store.client import Command, call, call_all
-from streamsvc.store.keys import row_keys
+from streamsvc.columns import I64, BytesColumn
+from streamsvc.store.client import Client, Command, call, call_all
+from streamsvc.store.cluster import Cluster
+from streamsvc.store.keys import row_keys, shards
 from streamsvc.store.row import PackedRows
 
 __all__ = ["FencedWriter"]
@@ -70,7 +72,7 @@ return refused
 class FencedWriter:
     """Writes packed rows of one project. Thread-safe, as the client is."""
 
-    def __init__(self, client: redis.Redis, project: str) -> None:
+    def __init__(self, client: Client, project: str) -> None:
         self._client = client
         self._project = project
         self._sha = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -104,19 +106,20 @@ class FencedWriter:
         overwrite_ties: bool = False,
     ) -> list[int]:
         """As `write`, for (view, keys, rows) of several views, in as few round trips as can be."""
-        return self.write_after((), batches, ttl_ms=ttl_ms, overwrite_ties=overwrite_ties)[1]
+        return self.write_between((), batches, (), ttl_ms=ttl_ms, overwrite_ties=overwrite_ties)[1]
 
-    def write_after(
+    def write_between(
         self,
         first: Sequence[Command],
         batches: Sequence[tuple[str, BytesColumn, PackedRows]],
+        last: Sequence[Command],
         *,
         ttl_ms: int | None = None,
         overwrite_ties: bool = False,
     ) -> tuple[list[Any], list[int]]:
-        """As `write_all`, with commands that go ahead of the rows in the same round trip.
+        """As `write_all`, with commands ahead of the rows and behind them, in the same round trips.
 
-        Returns their replies, and how many rows of each batch were refused.
+        Returns the replies to these, and how many rows of each batch were refused.
         """
         options = (ttl_ms or 0, int(overwrite_ties))
         calls: list[tuple[int, Command]] = []
@@ -124,13 +127,15 @@ class FencedWriter:
             calls += [(number, call) for call in self._calls(view, keys, rows, options)]
         refused = [0] * len(batches)
         told: list[Any] = []
-        for at in range(0, len(calls) or bool(first), _CALLS_AT_ONCE):
+        for at in range(0, len(calls) or bool(first) or bool(last), _CALLS_AT_ONCE):
             part = calls[at : at + _CALLS_AT_ONCE]
             ahead = first if at == 0 else ()
+            behind = last if at + _CALLS_AT_ONCE >= len(calls) else ()
             scripts = [("EVALSHA", self._sha, *c) for _, c in part]
-            replies = call_all(self._client, [*ahead, *scripts])
-            told += replies[: len(ahead)]
-            for (number, command), reply in zip(part, replies[len(ahead) :], strict=True):
+            replies = call_all(self._client, [*ahead, *scripts, *behind])
+            written = replies[len(ahead) : len(ahead) + len(part)]
+            told += replies[: len(ahead)] + replies[len(ahead) + len(part) :]
+            for (number, command), reply in zip(part, written, strict=True):
                 # A server that was restarted or failed over has forgotten its scripts; EVAL also
                 # teaches it this one again.
                 forgotten = isinstance(reply, NoScriptError)
@@ -147,9 +152,14 @@ class FencedWriter:
             raise ValueError(f"view {view!r}: a row without an entity key cannot be stored")
         if len(keys) != len(rows):
             raise ValueError(f"view {view!r}: {len(keys)} keys for {len(rows)} rows")
+        spread = isinstance(self._client, Cluster)
+        if spread:
+            by_shard = np.argsort(shards(keys), kind="stable")
+            keys, rows = keys.take(by_shard), rows.take(by_shard)
         names = row_keys(self._project, view, keys)
         length = rows.end - rows.start
-        for first, stop in _batches(names):
+        runs = _runs(shards(keys)) if spread else [(0, len(names))]
+        for first, stop in (batch for run in runs for batch in _batches(names, *run)):
             of_batch = length[first:stop]
             same = bool((of_batch == of_batch[0]).all())
             yield (
@@ -161,14 +171,17 @@ class FencedWriter:
             )
 
 
-def _batches(names: list[bytes]) -> Iterator[tuple[int, int]]:
-    """Runs of rows that go into one call, as (first, stop); the keys within one are distinct.
+def _runs(shard: I64) -> Iterator[tuple[int, int]]:
+    """Where the rows of each shard begin and end, given in order: on a cluster, a call may only
+    name keys of one hash tag."""
+    edges = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist(), len(shard)]
+    return pairwise(edges)
 
-    On Redis Cluster a call may only name keys of one hash tag: there, this is where rows would be
-    grouped by shard.
-    """
-    for first in range(0, len(names), _BATCH_ROWS):
-        stop = min(first + _BATCH_ROWS, len(names))
+
+def _batches(names: list[bytes], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Runs of rows that go into one call, as (first, stop); the keys within one are distinct."""
+    for first in range(start, end, _BATCH_ROWS):
+        stop = min(first + _BATCH_ROWS, end)
         if len(set(names[first:stop])) == stop - first:
             yield first, stop
         else:

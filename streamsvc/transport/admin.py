@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_expo
 from streamsvc.errors import ConfigurationError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.kafka_config import librdkafka_config
+from streamsvc.transport.kafka_faults import not_allowed, unanswered, why_refused
 
 __all__ = ["Admin", "TopicSpec", "TopicState"]
 
 TIMEOUT_S = 30.0
 PENDING_S = 90.0  # Kafka looks for transactions whose time is over every ten seconds
 KNOWN_EVERYWHERE_S = 10.0
+_LOOK_S = 0.2
 T = TypeVar("T")
 
 
@@ -71,6 +74,14 @@ _NO_LEADER = {
 _NOT_ALLOWED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+}
+_NOT_LET_IN = {
+    # What librdkafka reports, again and again, while it goes on trying.
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
 }
 
 
@@ -95,12 +106,17 @@ class _NotAllowedError(ConfigurationError):
 
 
 class Admin:
-    """Raises UnavailableError when no broker answers, ConfigurationError for an unknown topic."""
+    """Raises UnavailableError when no broker answers, ConfigurationError for an unknown topic, and
+    for credentials or certificates with which no broker lets us in.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._replication = settings.topic_replication_factor
         self._servers = settings.kafka_bootstrap_servers
-        self._client = AdminClient(librdkafka_config(settings))
+        self._doubts = False
+        """The client has said that it cannot connect; it will not say why."""
+        self._client = AdminClient({**librdkafka_config(settings), "error_cb": self._heard})
 
     def ensure(self, topics: Sequence[TopicSpec]) -> dict[str, TopicState]:
         """Makes the topics that do not exist, leaves the others as they are; returns all of them.
@@ -130,7 +146,7 @@ class Admin:
                 continue
             except ConfigurationError as error:
                 raise ConfigurationError(
-                    f"{error}. Topic {name!r} does not exist, and Kafka does not let us create it: "
+                    f"Topic {name!r} does not exist, and cannot be created. {error} "
                     "`streamsvc topics create --dry-run` prints the commands with which somebody "
                     "who may can create all that are missing."
                 ) from error
@@ -151,6 +167,7 @@ class Admin:
 
     def topics(self) -> list[str]:
         """Names of all topics but Kafka's own. Raises UnavailableError if no broker answers."""
+        self._result("the cluster", self._client.describe_cluster(request_timeout=TIMEOUT_S))
         try:
             return sorted(
                 name
@@ -158,9 +175,7 @@ class Admin:
                 if not name.startswith("__")
             )
         except KafkaException as error:
-            raise UnavailableError(
-                f"Kafka at {self._servers} did not answer: {error.args[0].str()}"
-            ) from error
+            raise unanswered(self._settings, error.args[0].str()) from error
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicState]:
         """Those of the topics that exist, by name."""
@@ -282,7 +297,7 @@ class Admin:
 
     def _result(self, topic: str, future: Future[T]) -> T:
         try:
-            return future.result(TIMEOUT_S * 2)
+            return self._answer(future)
         except KafkaException as error:
             code = error.args[0].code()
             if code == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -290,15 +305,35 @@ class Admin:
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise _NoTopicError(f"There is no topic {topic!r}") from error
             if code in _NOT_ALLOWED:
-                raise _NotAllowedError(f"Kafka refused {topic!r}: {error.args[0].str()}") from error
+                what = f"{topic!r}: {error.args[0].str()}"
+                raise _NotAllowedError(
+                    str(not_allowed(self._settings.kafka_sasl_username, what))
+                ) from error
             if code in _NO_LEADER:
                 raise _NoLeaderError(f"Topic {topic!r} has a partition without leader") from error
             if error.args[0].retriable() or code in _NO_ANSWER:
-                raise UnavailableError(
-                    f"Kafka at {self._servers} did not answer: {error.args[0].str()}"
-                ) from error
+                raise unanswered(self._settings, error.args[0].str()) from error
             raise ConfigurationError(f"Kafka refused {topic!r}: {error.args[0].str()}") from error
         except TimeoutError as error:
-            raise UnavailableError(f"Kafka at {self._servers} did not answer in time") from error
+            raise unanswered(self._settings, "not in time") from error
         finally:
             self._client.poll(0)  # what the client has to say would pile up
+
+    def _answer(self, future: Future[T]) -> T:
+        """The client waits for its whole timeout where nobody lets it in: look after it."""
+        deadline = time.monotonic() + TIMEOUT_S * 2
+        while True:
+            try:
+                return future.result(_LOOK_S)
+            except TimeoutError:
+                if future.done() or time.monotonic() > deadline:
+                    raise
+            self._client.poll(0)
+            if self._doubts:
+                self._doubts = False
+                fault = why_refused(self._settings)
+                if fault is not None:
+                    raise fault
+
+    def _heard(self, error: KafkaError) -> None:
+        self._doubts = self._doubts or error.code() in _NOT_LET_IN

@@ -27,6 +27,7 @@ from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.faust_transport import ResumeHook, Transport
 from streamsvc.transport.kafka_config import broker_urls, faust_credentials
+from streamsvc.transport.kafka_faults import forbidden
 from streamsvc.transport.outbox import Outbox
 
 __all__ = ["StreamApp", "create_app", "run", "serve"]
@@ -64,6 +65,9 @@ class StreamApp(faust.App):
     made anew if they are committed a moment later."""
 
     transport_class: type[Transport] = Transport
+
+    user: str | None = None
+    """Whom Kafka knows us as."""
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
         """Commit where a worker that keeps positions of its own goes on, which the group may not
@@ -126,6 +130,7 @@ def create_app(
         TableManager=_Tables,
     )
     app.transport_class = transport
+    app.user = settings.kafka_sasl_username
     return app
 
 
@@ -165,6 +170,8 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
     if isinstance(reason, StreamsvcError):
         raise reason
     if reason is not None:
+        if (why := forbidden(app.user, reason)) is not None:
+            raise why from reason
         raise UnavailableError(f"The worker stopped: {reason!r}") from reason
 
 

@@ -10,7 +10,7 @@ import logging
 import ssl
 from typing import Any
 
-from streamsvc.errors import ConfigurationError
+from streamsvc.links import kafka_link
 from streamsvc.settings import Settings
 
 __all__ = ["aiokafka_config", "broker_urls", "faust_credentials", "librdkafka_config"]
@@ -33,37 +33,14 @@ class _LibrdkafkaLog:
         log.debug(message, *arguments)
 
 
-def _tls(settings: Settings) -> bool:
-    return bool(settings.kafka_ssl_ca or settings.kafka_ssl_cert)
-
-
 def _protocol(settings: Settings) -> str:
     sasl = "SASL_" if settings.kafka_sasl_mechanism else ""
-    return sasl + ("SSL" if _tls(settings) else "PLAINTEXT")
+    return sasl + ("SSL" if kafka_link(settings).tls else "PLAINTEXT")
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """Verifies the broker's certificate and host name, as librdkafka does."""
-    if not _tls(settings):
-        return None
-    password = settings.kafka_ssl_key_password
-    try:
-        context = ssl.create_default_context(
-            ssl.Purpose.SERVER_AUTH,
-            cafile=str(settings.kafka_ssl_ca) if settings.kafka_ssl_ca else None,
-        )
-        if settings.kafka_ssl_cert:
-            context.load_cert_chain(
-                settings.kafka_ssl_cert,
-                settings.kafka_ssl_key,
-                password.get_secret_value() if password else None,
-            )
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"Cannot read the Kafka certificates ({error}); look at kafka_ssl_ca, kafka_ssl_cert, "
-            "kafka_ssl_key and kafka_ssl_key_password"
-        ) from error
-    return context
+    link = kafka_link(settings)
+    return link.context() if link.tls else None
 
 
 def broker_urls(settings: Settings) -> list[str]:
@@ -104,7 +81,11 @@ def faust_credentials(settings: Settings) -> Any:
 
 
 def librdkafka_config(settings: Settings) -> dict[str, Any]:
-    """Configuration that every confluent_kafka client shares."""
+    """Configuration that every confluent_kafka client shares.
+
+    Raises ConfigurationError for certificates that cannot be read.
+    """
+    _ssl_context(settings)  # librdkafka would not say which setting names the file
     config: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "security.protocol": _protocol(settings),

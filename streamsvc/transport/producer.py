@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from streamsvc.errors import IntegrityError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.kafka_config import aiokafka_config
+from streamsvc.transport.kafka_faults import forbidden, unanswered
 
 __all__ = ["PENDING_BYTES", "REQUEST_BYTES", "BatchProducer", "Record", "Send", "size_of"]
 
@@ -68,7 +69,8 @@ class BatchProducer:
         self._room = asyncio.Condition()
 
     async def start(self) -> None:
-        """Connects. Raises UnavailableError if no broker answers."""
+        """Connects. Raises UnavailableError if no broker answers, ConfigurationError if none lets
+        us in."""
         producer = AIOKafkaProducer(
             **aiokafka_config(self._settings),
             acks="all",
@@ -80,9 +82,10 @@ class BatchProducer:
             await producer.start()
         except KafkaError as error:
             await producer.stop()
-            raise UnavailableError(
-                f"No Kafka broker answers at {self._settings.kafka_bootstrap_servers}: {error}"
-            ) from error
+            why = forbidden(self._settings.kafka_sasl_username, error)
+            if why is not None:
+                raise why from error
+            raise await asyncio.to_thread(unanswered, self._settings, error) from error
         self._producer = producer
 
     async def stop(self) -> None:
@@ -172,6 +175,7 @@ class BatchProducer:
                 self._room.notify_all()
 
     def _fail(self, lane: tuple[str, int], queue: deque[_Send], error: Exception) -> None:
+        error = forbidden(self._settings.kafka_sasl_username, error) or error
         self._failed[lane] = error
         topic, partition = lane
         for send in queue:

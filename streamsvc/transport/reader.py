@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 
-from streamsvc.errors import IntegrityError, UnavailableError
+from streamsvc.errors import IntegrityError, StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.columnar_fetch import Columnar, install
 from streamsvc.transport.kafka_config import aiokafka_config
+from streamsvc.transport.kafka_faults import forbidden, why_refused
 
 __all__ = ["EARLIEST", "RecordsDeletedError", "read_to_end"]
 
@@ -32,8 +34,8 @@ async def read_to_end(
     An offset of EARLIEST, or one whose records were trimmed, starts at the first that is there.
     Aborted transactions are left out; a chunk may have no record. Partitions interleave, and each
     is in order. Raises IntegrityError if a partition ends before its start (the topic was made
-    anew), UnavailableError if Kafka does not answer, RecordsDeletedError if the log lost records
-    that were not read yet.
+    anew), UnavailableError if Kafka does not answer, ConfigurationError if it does not let us,
+    RecordsDeletedError if the log lost records that were not read yet.
     """
     install()
     consumer = AIOKafkaConsumer(
@@ -62,7 +64,10 @@ async def read_to_end(
     except OffsetOutOfRangeError as error:
         raise RecordsDeletedError(f"Records of {topic!r} were deleted unread: {error}") from error
     except KafkaError as error:
-        raise UnavailableError(f"Cannot read {topic!r} to its end: {error!r}") from error
+        why: StreamsvcError | None = forbidden(settings.kafka_sasl_username, error)
+        if why is None and isinstance(error, KafkaConnectionError):
+            why = await asyncio.to_thread(why_refused, settings)
+        raise why or UnavailableError(f"Cannot read {topic!r} to its end: {error!r}") from error
     finally:
         await consumer.stop()
 

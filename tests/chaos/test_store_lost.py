@@ -106,10 +106,10 @@ def test_rows_come_back(stack, settings, client, tmp_path):
 
 
 def test_a_heartbeat_misses_what_the_store_has_forgotten(client):
-    heart = Heartbeat("heart", "me")
+    heart = Heartbeat(client, "heart", "me")
 
     def intact():
-        return heart.intact(call_all(client, heart.commands))
+        return heart.intact(call_all(client, heart.commands()))
 
     assert [intact() for _ in range(3)] == [True] * 3
     [key] = client.keys("*heart*")

@@ -316,10 +316,10 @@ def test_each_refusal_of_a_server_names_its_fix(reply: bytes, fix: str) -> None:
 def test_workers_are_told_of_deleted_views_also_when_that_is_interrupted(
     client: redis.Redis, project: str
 ) -> None:
-    heart = Heartbeat(project, "worker")
+    heart = Heartbeat(client, project, "worker")
 
     def intact() -> bool:
-        return heart.intact(call_all(client, heart.commands))
+        return heart.intact(call_all(client, heart.commands()))
 
     assert intact()
     keys, writer, reader = keys_of(1, 2), FencedWriter(client, project), RowReader(client, project)
@@ -348,17 +348,18 @@ def test_positions_are_shared_and_those_of_others_read(client: redis.Redis, proj
     assert SharedPositions(project, {}, {}).found([]) == {}
 
 
-def test_commands_go_ahead_of_rows_in_the_same_round_trip(
-    client: redis.Redis, project: str
-) -> None:
+def test_commands_go_ahead_of_rows_and_behind_them(client: redis.Redis, project: str) -> None:
     writer = FencedWriter(client, project)
-    assert writer.write_after([("INCR", f"{project}-n")], []) == ([1], [])
-    assert writer.write_after([], []) == ([], [])
+    assert writer.write_between([("INCR", f"{project}-n")], [], []) == ([1], [])
+    assert writer.write_between([], [], []) == ([], [])
     keys = keys_of(*range(33 * 500))
-    replies, refused = writer.write_after(
-        [("INCR", f"{project}-n"), ("GET", f"{project}-n")], [("v", keys, packed([0] * len(keys)))]
+    first, last = row_keys(project, "v", keys)[0], row_keys(project, "v", keys)[-1]
+    replies, refused = writer.write_between(
+        [("INCR", f"{project}-n"), ("EXISTS", first)],
+        [("v", keys, packed([0] * len(keys)))],
+        [("EXISTS", last), ("INCR", f"{project}-n")],
     )
-    assert (replies, refused) == ([2, b"2"], [0])
+    assert (replies, refused) == ([2, 0, 1, 3], [0])
     assert RowReader(client, project).read("v", LAYOUT, keys).present.all()
 
 

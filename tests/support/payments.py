@@ -161,14 +161,17 @@ class Truth:
         return in_time | {place for place, why in self.refusals.items() if why != "malformed"}
 
 
-def read_truth(bootstrap: str, topic: str, *, keyed: bool = False, decode=json.loads) -> Truth:
+def read_truth(
+    bootstrap: str | dict, topic: str, *, keyed: bool = False, decode=json.loads
+) -> Truth:
     """Read the whole topic and judge each record by the log of its own partition alone.
 
-    `decode` makes an event of a value, or raises ValueError, KeyError or struct.error.
+    `bootstrap` may be a whole configuration of librdkafka. `decode` makes an event of a value, or
+    raises ValueError, KeyError or struct.error.
     """
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **({"bootstrap.servers": bootstrap} if isinstance(bootstrap, str) else bootstrap),
             "group.id": "truth",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

@@ -22,6 +22,7 @@ from streamsvc.demo import feast_repo
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.kafka_config import librdkafka_config
 
 REPOS = Path(__file__).parents[1] / "repos"
 PATIENCE_S = 300
@@ -110,12 +111,14 @@ class RunningRepo:
             feast_repo.apply(self.path)
         self.__dict__.pop("plan", None)
 
-    def start_worker(self, name: str, kind: str = "features") -> subprocess.Popen:
+    def start_worker(
+        self, name: str, kind: str = "features", **environment: str
+    ) -> subprocess.Popen:
         log = (self.path / f"{name}.log").open("a")
         process = subprocess.Popen(
             [sys.executable, "-m", "streamsvc", "worker", kind],
             cwd=self.path,
-            env=self.environment,
+            env={**self.environment, **environment},
             stdout=log,
             stderr=log,
         )
@@ -160,7 +163,7 @@ class RunningRepo:
         self.admin.ensure([TopicSpec(self.topic, partitions)])
 
     def grow_topic(self, partitions: int) -> None:
-        client = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
+        client = AdminClient(librdkafka_config(self.settings))
         client.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result(30)
         deadline = time.monotonic() + PATIENCE_S
         while self.admin.partitions(self.topic) != partitions:
@@ -185,7 +188,7 @@ class RunningRepo:
         # A new one each time, so that it knows of partitions that were added.
         return Producer(
             {
-                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                **librdkafka_config(self.settings),
                 "linger.ms": 5,
                 "message.max.bytes": 4_000_000,
                 "partitioner": partitioner,
@@ -210,7 +213,7 @@ class RunningRepo:
         ends = self.admin.end_offsets(dead)
         consumer = Consumer(
             {
-                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                **librdkafka_config(self.settings),
                 "group.id": "dead",
                 "fetch.message.max.bytes": 20_000_000,
                 "enable.partition.eof": True,

@@ -7,6 +7,8 @@ import random
 
 from support.payments import DAY, HOUR, KEYED_VIEWS, MINUTE, by_key, differences, read_truth
 
+from streamsvc.transport.kafka_config import librdkafka_config
+
 SAMPLE = 10_000
 
 
@@ -16,9 +18,7 @@ def assert_served(repo, views, decode=json.loads):
     `decode` makes an event of a value, as `read_truth` wants it.
     """
     keyed = views is KEYED_VIEWS
-    truth = read_truth(
-        repo.settings.kafka_bootstrap_servers, repo.topic, keyed=keyed, decode=decode
-    )
+    truth = read_truth(librdkafka_config(repo.settings), repo.topic, keyed=keyed, decode=decode)
     last = max(e["at"] for e in truth.events)
     groups = {view: by_key(truth, view) for view in views}
     rng = random.Random(7)

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from faust import SASLCredentials
+from support.certificates import Authority
 
 from streamsvc.errors import ConfigurationError
 from streamsvc.settings import Settings
@@ -58,18 +59,20 @@ def test_sasl_reaches_every_client():
 
 
 def test_tls_keeps_paths_for_librdkafka(tmp_path):
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("client")
     settings = Settings(
-        kafka_ssl_ca=tmp_path / "ca.pem",
-        kafka_ssl_cert=tmp_path / "cert.pem",
-        kafka_ssl_key=tmp_path / "key.pem",
+        kafka_ssl_ca=authority.certificate,
+        kafka_ssl_cert=certificate,
+        kafka_ssl_key=key,
         kafka_ssl_key_password="secret",
         **SASL,
     )
     config = librdkafka_config(settings)
     assert config["security.protocol"] == "SASL_SSL"
-    assert config["ssl.ca.location"] == str(tmp_path / "ca.pem")
-    assert config["ssl.certificate.location"] == str(tmp_path / "cert.pem")
-    assert config["ssl.key.location"] == str(tmp_path / "key.pem")
+    assert config["ssl.ca.location"] == str(authority.certificate)
+    assert config["ssl.certificate.location"] == str(certificate)
+    assert config["ssl.key.location"] == str(key)
     assert config["ssl.key.password"] == "secret"
 
 
@@ -78,6 +81,6 @@ def test_a_certificate_that_cannot_be_read_names_the_settings(tmp_path, content)
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    for client in (aiokafka_config, faust_credentials):
+    for client in (aiokafka_config, faust_credentials, librdkafka_config):
         with pytest.raises(ConfigurationError, match="kafka_ssl_ca"):
             client(Settings(kafka_ssl_ca=path))

@@ -1,0 +1,77 @@
+"""What each role may do with the online store: its commands, and the keys that it names.
+
+Every command that streamsvc sends stands here; those in scripts count, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from streamsvc.definitions.plan import Plan
+from streamsvc.store.keys import (
+    heartbeat_pattern,
+    marker_pattern,
+    position_pattern,
+    project_pattern,
+    row_pattern,
+)
+
+__all__ = ["WORK", "StoreRole", "rules"]
+
+StoreRole: TypeAlias = Literal["features", "scoring", "operator"]
+
+WORK: dict[StoreRole, str] = {
+    "features": "streamsvc worker features",
+    "scoring": "streamsvc worker scoring, and whoever only reads features",
+    "operator": "feast apply, materialize and push; streamsvc store rebuild",
+}
+"""Role -> what its user runs. Archive workers need no store."""
+
+_WRITE = ("mget", "mset", "set", "evalsha", "eval", "unlink", "scan")
+_COMMANDS: dict[StoreRole, tuple[str, ...]] = {
+    "features": (*_WRITE, "getrange", "incr", "pexpire"),
+    "scoring": ("mget",),
+    "operator": _WRITE,
+}
+_CONNECT = ("select", "client|setinfo")
+_CLUSTER = ("cluster|slots", "asking")
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    pattern: bytes
+    read_only: bool = False
+
+    def __str__(self) -> str:
+        return f"{'%R' if self.read_only else ''}~{self.pattern.decode()}"
+
+
+def rules(plan: Plan, role: StoreRole, *, cluster: bool) -> list[str]:
+    """The rules of `ACL SETUSER` for a role, but for its password."""
+    commands = [*_COMMANDS[role], *_CONNECT, *(_CLUSTER if cluster else ())]
+    keys = dict.fromkeys(map(str, _keys(plan, role)))
+    return ["resetkeys", *keys, "resetchannels", "-@all", *(f"+{command}" for command in commands)]
+
+
+def _keys(plan: Plan, role: StoreRole) -> Iterable[_Keys]:
+    project = plan.project
+    if role == "operator":
+        yield _Keys(project_pattern(project))
+    elif role == "features":
+        for view in plan.views:
+            yield _Keys(row_pattern(project, view.name))
+            yield _Keys(marker_pattern(project, view.name))
+            yield _Keys(position_pattern(project, view.source.topic))
+        yield _Keys(heartbeat_pattern(project))
+    else:
+        routed = [service for service in plan.services if service.route is not None]
+        windowed = {view.name for view in plan.views}
+        on_demand = {view.name: view for view in plan.on_demand_views}
+        for name in sorted({ref.view for service in routed for ref in service.features}):
+            on = on_demand.get(name)
+            for stored in [name] if on is None else [ref.view for ref in on.source_features]:
+                yield _Keys(row_pattern(project, stored), read_only=True)
+                if stored in windowed:
+                    yield _Keys(marker_pattern(project, stored), read_only=True)
