@@ -60,7 +60,8 @@ def open_pool(scheduler: str | None, processes: int | None) -> Iterator[Pool]:
         LocalCluster(
             n_workers=processes or os.cpu_count() or 1,
             threads_per_worker=1,
-            dashboard_address=None,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
             local_directory=directory,
         ) as cluster,
         Client(cluster) as client,
