@@ -26,7 +26,7 @@ from streamsvc.store.markers import Marker
 
 __all__ = ["Pool", "open_pool"]
 
-CONNECT_S = 15
+CONNECT_S = 30
 T = TypeVar("T")
 
 
@@ -48,11 +48,13 @@ def open_pool(scheduler: str | None, processes: int | None) -> Iterator[Pool]:
         except (OSError, ValueError) as error:
             raise UnavailableError(f"No Dask scheduler at {scheduler}: {error}") from error
         with client:
-            if not client.scheduler_info()["workers"]:
+            try:
+                client.wait_for_workers(1, timeout=CONNECT_S)
+            except TimeoutError as error:
                 raise UnavailableError(
                     f"The Dask scheduler at {scheduler} has no workers: start some with "
                     f"`dask worker {scheduler}`, where streamsvc is installed"
-                )
+                ) from error
             yield Pool(client)
         return
     with (
