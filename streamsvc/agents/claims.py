@@ -12,13 +12,20 @@ import structlog
 
 from streamsvc.definitions.plan import Plan
 from streamsvc.settings import Settings
-from streamsvc.state.incarnations import Claim, Identity, decide, newest_claim
+from streamsvc.state.incarnations import (
+    Claim,
+    Handover,
+    Identity,
+    decide,
+    newest_claim,
+    next_number,
+)
 from streamsvc.state.topics import InternalTopics
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import read_to_end
 
-__all__ = ["agree", "begin_anew", "claim_times", "read_claims"]
+__all__ = ["agree", "begin_anew", "claim_times", "confirm", "handed_over", "read_claims", "reserve"]
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +55,31 @@ async def begin_anew(settings: Settings, plan: Plan, views: Sequence[str]) -> No
         return
     claims = await read_claims(settings, control)
     held = [newest_claim(view, claims) for view in views]
-    void = [Claim.of(c.view, c.number + 1, Identity("", 0, "begin anew")) for c in held if c]
+    nobody = Identity("", 0, "begin anew")
+    void = [Claim.of(c.view, next_number(c.view, claims), nobody) for c in held if c]
     await _append(settings, control, void)
+
+
+async def reserve(
+    settings: Settings, control: str, view: str, identity: Identity, handover: Handover
+) -> Claim:
+    """Keep a number from others while the state is built that shall have it."""
+    while True:
+        claims = await read_claims(settings, control)
+        number = next_number(view, claims)
+        wanted = Claim.of(view, number, identity, handover, reserved=True)
+        await _append(settings, control, [wanted])
+        # Of two that saw the same number free, the first in the log has it.
+        taken = [c for c in await read_claims(settings, control) if c.view == view]
+        if next(c for c in taken if c.number == number) == wanted:
+            return wanted
+
+
+async def confirm(settings: Settings, control: str, reservation: Claim) -> bool:
+    """Claim a reserved number; False if another one was claimed since it was reserved."""
+    claim = reservation.confirmed
+    await _append(settings, control, [claim])
+    return newest_claim(claim.view, await read_claims(settings, control)) == claim
 
 
 async def _append(settings: Settings, control: str, claims: Sequence[Claim]) -> None:
@@ -67,7 +97,15 @@ async def claim_times(settings: Settings, plan: Plan) -> dict[str, int]:
     control = InternalTopics(settings.topic_prefix, plan.project).control
     if not Admin(settings).exists(control):
         return {}
-    return {claim.view: ms for claim, ms in await _timed(settings, control)}
+    return {claim.view: ms for claim, ms in await _timed(settings, control) if not claim.reserved}
+
+
+async def handed_over(settings: Settings, plan: Plan) -> dict[str, Mapping[int, int]]:
+    """View -> source offsets below which its state was built from an archive, where it was."""
+    control = InternalTopics(settings.topic_prefix, plan.project).control
+    claims = await read_claims(settings, control)
+    newest = {view.name: newest_claim(view.name, claims) for view in plan.views}
+    return {v: c.handover.offsets for v, c in newest.items() if c and c.handover}
 
 
 async def read_claims(settings: Settings, control: str) -> Sequence[Claim]:

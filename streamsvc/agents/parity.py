@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from streamsvc.agents.claims import handed_over
 from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.agents.topology import RunningView, standing_views
 from streamsvc.columns import Bools, BytesColumn, Column, NumericColumn
@@ -110,7 +111,8 @@ class _History:
             else:
                 shuffles.setdefault(each.shuffle, {})[each.view.name] = each.incarnation
         for topic, incarnations in shuffles.items():
-            self.places |= asyncio.run(read_shuffle(self.settings, topic, incarnations))
+            given = asyncio.run(handed_over(self.settings, self.plan))
+            self.places |= asyncio.run(read_shuffle(self.settings, topic, incarnations, given))
 
 
 def _compared(

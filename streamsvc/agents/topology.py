@@ -24,10 +24,12 @@ from streamsvc.store.sweep import delete_older
 from streamsvc.transport.admin import Admin, TopicState
 
 __all__ = [
+    "PreparedView",
     "RunningView",
     "Topology",
     "identities",
     "prepare_topology",
+    "prepare_view",
     "standing_views",
     "survey_topics",
 ]
@@ -111,6 +113,45 @@ async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
         {topic: states[topic] for topic in sources},
         {topic: states[topics.dead(topic)].partitions for topic in sources},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedView:
+    """A view whose next incarnation may be built: what it reads is there and agreed on."""
+
+    view: View
+    topics: InternalTopics
+    source: TopicState
+    identity: Identity
+    _numbers: Mapping[str, int]
+
+    def stage(self, settings: Settings, number: int) -> RunningView:
+        """The view in that incarnation, with the logs of its state."""
+        running = _running(self.view, {**self._numbers, self.view.name: number}, self.topics)
+        logs = state_topics(running.changelog, running.shuffle, self.identity.partitions)
+        ensure_topics(Admin(settings), logs)
+        return running
+
+
+async def prepare_view(settings: Settings, plan: Plan, view: View) -> PreparedView:
+    """Agree on what a view's incarnations stand on, and create every topic that is missing.
+
+    Nothing is claimed for the view itself. Raises as `prepare_topology` does.
+    """
+    admin = Admin(settings)
+    topics = InternalTopics(settings.topic_prefix, plan.project)
+    states = ensure_topics(admin, view_topics(settings, plan))
+    wanted = identities(settings, plan, states)
+    _refuse_grown(admin, plan, wanted, await read_claims(settings, topics.control))
+    shared = {name: wanted[name] for name in _shared(view)}
+    numbers = await agree(settings, topics.control, shared)
+    return PreparedView(view, topics, states[view.source.topic], wanted[view.name], numbers)
+
+
+def _shared(view: View) -> list[str]:
+    """What views of one source have in common that incarnations are counted for."""
+    declared = [_key_name(view.source)] if view.source.key_field is not None else []
+    return [*declared, _shuffle_name(view)] if view.shuffled else declared
 
 
 async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:

@@ -6,6 +6,7 @@ Files that are merged into others stay for a while (`merging`), so a reader need
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from streamsvc.archive.storage import ArchiveStorage
 from streamsvc.definitions.plan import Source
 from streamsvc.errors import ConfigurationError, UnavailableError
 
-__all__ = ["archive_dataset", "chained", "read_batches"]
+__all__ = ["archive_dataset", "chained", "fitted", "opened", "read_batches"]
 
 _BATCH_ROWS: Final = 131_072
 
@@ -54,23 +55,33 @@ def read_batches(
     not there any more.
     """
     for file in files:
-        try:
-            with storage.open(file) as stream:
-                for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS):
-                    yield _fitted(batch, schema)
-        except FileNotFoundError as error:
-            raise UnavailableError(
-                f"{storage.path}: {file.name} was merged into another file and deleted before it "
-                "was read; try again, or raise archive_grace_s"
-            ) from error
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ConfigurationError(
-                f"{storage.path}: {file.name} does not hold what is declared: {error}. If a "
-                "field's type was changed, archive to another path from then on."
-            ) from error
+        with opened(storage, file) as parquet:
+            for batch in parquet.iter_batches(_BATCH_ROWS):
+                yield fitted(batch, schema)
 
 
-def _fitted(batch: Any, schema: Any) -> Any:
+@contextmanager
+def opened(storage: ArchiveStorage, file: ArchiveFile) -> Iterator[Any]:
+    """A file as a pyarrow ParquetFile, for the length of a `with`.
+
+    Raises what `read_batches` raises, for the body of the `with`, too.
+    """
+    try:
+        with storage.open(file) as stream:
+            yield pq.ParquetFile(stream)
+    except FileNotFoundError as error:
+        raise UnavailableError(
+            f"{storage.path}: {file.name} was merged into another file and deleted before it "
+            "was read; try again, or raise archive_grace_s"
+        ) from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigurationError(
+            f"{storage.path}: {file.name} does not hold what is declared: {error}. If a "
+            "field's type was changed, archive to another path from then on."
+        ) from error
+
+
+def fitted(batch: Any, schema: Any) -> Any:
     """A batch with the columns of `schema`."""
     held = set(batch.schema.names)
     arrays = [

@@ -38,6 +38,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("predictions", "predictions", DATA),
     ("topics", "topics", DATA),
     ("dead-letters", "dead_letters", DATA),
+    ("backfill", "backfill", DATA),
     ("parity", "parity", DATA),
     ("store", "store", DATA),
     ("train", "train", MODELS),

@@ -79,8 +79,8 @@ class ArchiveReader:
             field
             for field in source.schema.fields
             if field.name in wanted
-            or field.name == source.schema.timestamp_field
-            or (decides and not field.nullable)
+            # Events without a time are left out whoever asks, and to write it as text is dear.
+            or (decides and not field.nullable and field.name != source.schema.timestamp_field)
         ]
         self._time = source.archive_timestamp_field or source.schema.timestamp_field
         self._time_path = declared[self._time].path if self._time in declared else (self._time,)

@@ -44,6 +44,7 @@ from streamsvc.features.kernels.layout import (
     TIME,
     State,
 )
+from streamsvc.features.kernels.merge import merge
 from streamsvc.features.kernels.persist import load, measure, reach, take
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.schedule import next_due
@@ -195,6 +196,22 @@ class WindowState:
             store.reserve_instants(SLICE)
             swept = sweep(store.state, program, tiles.aged_ms, SLICE)
         self.advance(int(tiles.as_of.max(initial=tiles.aged_ms)))
+
+    def merge(self, tiles: TileBatch) -> None:
+        """Add a snapshot of other events of the same view, taken at the clock that is here too.
+
+        Keys of the batch do not count as changed. Raises IntegrityError for a batch of another
+        spec.
+        """
+        store = self._storage
+        self._next_due = None
+        self.advance(tiles.aged_ms)
+        batch = arrays_of(tiles, self.spec, store.state)
+        key_of = np.repeat(np.arange(len(tiles.keys)), tiles.tiles)
+        for low in range(0, len(tiles), SLICE):
+            high = min(low + SLICE, len(tiles))
+            store.reserve(high - low)
+            store.complete(merge, low, high, batch, key_of)
 
     def stats(self) -> EngineStats:
         """Size of the state."""

@@ -99,6 +99,31 @@ class TileBatch:
         keys = packed_keys(tail[n:], np.cumsum(lengths))
         return cls(keys, as_of, tiles, tail[:n], start, rest, payload if sized else None, aged_ms)
 
+    def split(self, spec: WindowSpec, part: I64, parts: int) -> list[TileBatch]:
+        """The batch in that many: key i goes with its tiles to `part[i]`."""
+        width = spec.program.stride[self.group] - 1
+        if self.payload is not None:
+            width = width + self.payload
+        of_tile = np.repeat(part, self.tiles)
+        of_word = np.repeat(of_tile.astype(np.uint16), width)
+        found = []
+        for number in range(parts):
+            keys, tiles = part == number, of_tile == number
+            payload = None if self.payload is None else self.payload[tiles]
+            found.append(
+                TileBatch(
+                    self.keys.take(np.flatnonzero(keys)),
+                    self.as_of[keys],
+                    self.tiles[keys],
+                    self.group[tiles],
+                    self.start[tiles],
+                    self.words[of_word == number],
+                    payload,
+                    self.aged_ms,
+                )
+            )
+        return found
+
     def slices(self, spec: WindowSpec, max_bytes: int) -> Iterator[TileBatch]:
         """The batch in pieces of at most about `max_bytes`; at least one.
 

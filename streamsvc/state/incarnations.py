@@ -7,17 +7,30 @@ position of every stored row, and a row of a later incarnation always replaces o
 The numbers are agreed through the control topic, by log order: a worker that meets a new identity
 appends a claim to the next number and reads on until it sees the log's verdict. The first claim to
 a number holds. Keys carry the number and the identity, so compaction never removes a claim.
+
+A backfill *reserves* a number while it builds the state that shall have it. A reservation is not a
+claim: the state before goes on to be the view's. It says what is being built, and from then on that
+number can be claimed for nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["Claim", "Identity", "Verdict", "decide", "newest_claim"]
+__all__ = [
+    "Claim",
+    "Handover",
+    "Identity",
+    "Verdict",
+    "decide",
+    "newest_claim",
+    "next_number",
+    "open_reservation",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,19 @@ class Identity:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class Handover(msgspec.Struct, frozen=True):
+    """What a state begins with that was built from an archive."""
+
+    offsets: Mapping[int, int]
+    """Source partition -> offset at which the stream goes on; all events before it are in."""
+    watermarks: Mapping[int, int]
+    """Source partition -> greatest event time before that offset."""
+    from_ms: int | None = None
+    """Events that happened before it were left out."""
+    to_ms: int | None = None
+    """The events were taken up to the first that happened then or later."""
+
+
 class Claim(msgspec.Struct, frozen=True):
     """One record of the control topic: this identity of this view is that number."""
 
@@ -45,15 +71,31 @@ class Claim(msgspec.Struct, frozen=True):
     topic_id: str
     partitions: int
     definition_hash: str
+    handover: Handover | None = None
+    reserved: bool = False
 
     @property
     def key(self) -> bytes:
         """Record key: unique to the claim."""
-        return f"incarnation/{self.view}/{self.number}/{self.digest}".encode()
+        end = "/reserved" if self.reserved else ""
+        return f"incarnation/{self.view}/{self.number}/{self.digest}{end}".encode()
+
+    @property
+    def confirmed(self) -> Claim:
+        """The claim that a reservation is for."""
+        return msgspec.structs.replace(self, reserved=False)
 
     @classmethod
-    def of(cls, view: str, number: int, identity: Identity) -> Claim:
-        """The claim of a view's identity to a number."""
+    def of(
+        cls,
+        view: str,
+        number: int,
+        identity: Identity,
+        handover: Handover | None = None,
+        *,
+        reserved: bool = False,
+    ) -> Claim:
+        """The claim of a view's identity to a number, or the reservation of one."""
         return cls(
             view,
             number,
@@ -61,6 +103,8 @@ class Claim(msgspec.Struct, frozen=True):
             identity.topic_id,
             identity.partitions,
             identity.definition_hash,
+            handover,
+            reserved,
         )
 
 
@@ -75,13 +119,39 @@ class Verdict:
 def newest_claim(view: str, claims: Iterable[Claim]) -> Claim | None:
     """The claim that holds the view's newest number; claims come in the order of the log."""
     newest: Claim | None = None
+    reserved: dict[int, Claim] = {}
     for claim in claims:
-        if claim.view == view and claim.number == (newest.number if newest else 0) + 1:
+        if claim.view != view or claim.number <= _number(newest):
+            continue
+        if claim.reserved:
+            reserved.setdefault(claim.number, claim)
+        elif claim.number not in reserved or claim == reserved[claim.number].confirmed:
             newest = claim
     return newest
 
 
-def decide(view: str, identity: Identity, claims: Iterable[Claim]) -> Verdict:
+def next_number(view: str, claims: Iterable[Claim]) -> int:
+    """A number that no claim or reservation of the view has."""
+    return 1 + max((claim.number for claim in claims if claim.view == view), default=0)
+
+
+def open_reservation(view: str, identity: Identity, claims: Sequence[Claim]) -> Claim | None:
+    """The newest reservation for the identity that may still become the view's newest claim."""
+    held = newest_claim(view, claims)
+    found = [
+        claim
+        for claim in claims
+        if claim.view == view and claim.reserved and claim.number > _number(held)
+    ]
+    newest = max(found, key=lambda claim: claim.number, default=None)
+    return newest if newest is not None and newest.digest == identity.digest else None
+
+
+def _number(claim: Claim | None) -> int:
+    return 0 if claim is None else claim.number
+
+
+def decide(view: str, identity: Identity, claims: Sequence[Claim]) -> Verdict:
     """Fold the control log, in order, for one view.
 
     Only the newest number counts. An identity that was superseded and comes back (a definition that
@@ -90,5 +160,4 @@ def decide(view: str, identity: Identity, claims: Iterable[Claim]) -> Verdict:
     newest = newest_claim(view, claims)
     if newest is not None and newest.digest == identity.digest:
         return Verdict(newest.number, None)
-    number = 1 if newest is None else newest.number + 1
-    return Verdict(None, Claim.of(view, number, identity))
+    return Verdict(None, Claim.of(view, next_number(view, claims), identity))

@@ -263,6 +263,11 @@ class Admin:
             if tp.offset >= 0
         }
 
+    def members(self, group: str) -> int:
+        """How many consumers are in a group now."""
+        answer = self._client.describe_consumer_groups([group], request_timeout=TIMEOUT_S)
+        return len(self._result(group, answer[group]).members)
+
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
         """Deletes every record below these offsets (partition -> offset)."""
         request = [TopicPartition(topic, p, offset) for p, offset in before.items()]

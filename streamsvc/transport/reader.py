@@ -37,6 +37,8 @@ async def read_to_end(
     anew), UnavailableError if Kafka does not answer, ConfigurationError if it does not let us,
     RecordsDeletedError if the log lost records that were not read yet.
     """
+    if not starts:
+        return  # a consumer that was assigned nothing cannot be stopped
     install()
     consumer = AIOKafkaConsumer(
         **aiokafka_config(settings),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamsvc.columns import U32
+from streamsvc.columns import I64, U32
 from streamsvc.features.kernels.bits import leading_zeros
 from streamsvc.features.kernels.context import Context
 from streamsvc.features.kernels.estimate import estimate
@@ -33,6 +33,7 @@ __all__ = [
     "SPARSE",
     "ZEROS",
     "add_entry",
+    "add_registers",
     "distinct",
     "empty_union",
     "entry_of",
@@ -115,7 +116,7 @@ def add_entry(cx: Context, at: int, entry: int) -> bool:
         return True
     if n + 1 == 2 * UNIT << size_class:
         if n == SPARSE:
-            return _densify(cx, at, entry)
+            return _densify(cx, at) and add_entry(cx, at, entry)
         if not renew(cx, at, size_class + 1, UNIT << size_class):
             return False
         low += place_of(cx, at) * 2 - base
@@ -128,21 +129,36 @@ def add_entry(cx: Context, at: int, entry: int) -> bool:
 
 
 @kernel
-def _densify(cx: Context, at: int, entry: int) -> bool:
-    """Registers in place of a full sparse payload, with one more value."""
-    entries = np.empty(SPARSE + 1, np.int64)
-    for i in range(SPARSE):
+def _densify(cx: Context, at: int) -> bool:
+    """Registers in place of a sparse payload, or of none."""
+    n = 0 if cx.pool[at] == 0 else _half(cx.halves, place_of(cx, at) * 2)
+    entries = np.empty(n, np.int64)
+    for i in range(n):
         entries[i] = _half(cx.halves, place_of(cx, at) * 2 + 1 + i)
-    entries[SPARSE] = entry
     if not renew(cx, at, DENSE_CLASS, 0):
         return False
     place = place_of(cx, at)
     for w in range(REGISTERS // 8):
         cx.pool[place + w] = 0
-    for i in range(SPARSE + 1):
+    for i in range(n):
         e: int = entries[i]
         k = place * 8 + _register(e)
         cx.bytes[k] = max(cx.bytes[k], np.uint8(_rank(e)))
+    return True
+
+
+@kernel
+def add_registers(cx: Context, at: int, words: I64, word: int) -> bool:
+    """Add a dense payload, the registers from `words[word]` on, to the payload at handle `at`.
+
+    False if the pool must grow first.
+    """
+    if (cx.pool[at] == 0 or class_at(cx, at) != DENSE_CLASS) and not _densify(cx, at):
+        return False
+    place = place_of(cx, at) * 8
+    for k in range(REGISTERS):
+        rank = words[word + k // 8] >> (8 * (k & 7)) & 0xFF
+        cx.bytes[place + k] = max(cx.bytes[place + k], np.uint8(rank))
     return True
 
 

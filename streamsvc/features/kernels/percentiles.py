@@ -19,17 +19,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from streamsvc.columns import I64
 from streamsvc.features.kernels.bits import float_of, trailing_zeros
 from streamsvc.features.kernels.context import Context
 from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import UNIT
 from streamsvc.features.kernels.payload import class_at, place_of, renew
+from streamsvc.features.kernels.pool import class_of
 
 __all__ = [
     "COUNTS",
     "MOST_BUCKETS",
     "SCRATCH",
     "SHIFT",
+    "add_buckets",
     "add_number",
     "bucket_of",
     "clear",
@@ -104,6 +107,45 @@ def _collapse(cx: Context, place: int, low: int, bucket: int) -> None:
         cx.pool[i] = cx.pool[i + 1]
     cx.pool[place + low - 1] = (bucket << SHIFT) + 1
     cx.pool[place + 1] += lowest
+
+
+@kernel
+def add_buckets(cx: Context, at: int, words: I64, word: int) -> bool:
+    """Add the payload from `words[word]` on to that at handle `at`; False, with nothing changed, if
+    the pool must grow first.
+    """
+    here = 0 if cx.pool[at] == 0 else place_of(cx, at)
+    i = 0 if cx.pool[at] == 0 else cx.pool[here]
+    j = words[word]
+    # From the greatest bucket down, as `_collapse` would leave them.
+    joined = np.empty(min(i + j, MOST_BUCKETS), np.int64)
+    n = 0
+    while i > 0 or j > 0:
+        ours = cx.pool[here + i] if i > 0 else 0
+        theirs = words[word + j] if j > 0 else 0
+        if j == 0 or (i > 0 and ours >> SHIFT > theirs >> SHIFT):
+            entry = ours
+            i -= 1
+        elif i == 0 or theirs >> SHIFT > ours >> SHIFT:
+            entry = theirs
+            j -= 1
+        else:
+            entry = ours + (theirs & COUNTS)
+            i -= 1
+            j -= 1
+        if n < MOST_BUCKETS:
+            joined[n] = entry
+            n += 1
+        else:
+            joined[n - 1] += entry & COUNTS
+    size_class = class_of(n + 1)
+    if (cx.pool[at] == 0 or class_at(cx, at) != size_class) and not renew(cx, at, size_class, 0):
+        return False
+    place = place_of(cx, at)
+    cx.pool[place] = n
+    for k in range(n):
+        cx.pool[place + 1 + k] = joined[n - 1 - k]
+    return True
 
 
 @kernel

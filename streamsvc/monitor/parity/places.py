@@ -69,8 +69,10 @@ class Direct(Places):
 class Shuffled(Places):
     """The log is a shuffle topic."""
 
-    def __init__(self, begins: Mapping[int, int]) -> None:
+    def __init__(self, begins: Mapping[int, int], given: Mapping[int, int]) -> None:
+        """`given`: source partition -> offset below which the view began with all events."""
         self.begins = begins
+        self._given = given
         self._spans: defaultdict[tuple[int, int], _Spans] = defaultdict(_Spans)
 
     def add(self, group: int, partition: int, start: int, end: int, record: int) -> None:
@@ -89,20 +91,29 @@ class Shuffled(Places):
         found = records[np.searchsorted(np.array(spans.ends, np.int64), offsets, side="right")]
         # Before the first span, an event was given before the log that is left, or else never.
         early = BEFORE if self.begins[state] > 0 else NOWHERE
-        return np.where(offsets < spans.first, early, found)
+        known = np.where(offsets < spans.first, early, found)
+        return np.where(offsets < self._given.get(partition, 0), BEFORE, known)
 
     def first(self, partition: int) -> int:
-        """Where the first span began, 0 if records have gone."""
+        """Where the first span began, 0 if records have gone or came from an archive."""
+        if partition in self._given:
+            return 0
         known = [s.first for (_, p), s in self._spans.items() if p == partition]
         return 0 if any(self.begins.values()) else min(known, default=NOWHERE)
 
 
 async def read_shuffle(
-    settings: Settings, topic: str, incarnations: Mapping[str, int]
+    settings: Settings,
+    topic: str,
+    incarnations: Mapping[str, int],
+    given: Mapping[str, Mapping[int, int]],
 ) -> dict[str, Shuffled]:
-    """View -> places, for views (with their incarnations) that read this shuffle topic."""
+    """View -> places, for views (with their incarnations) that read this shuffle topic.
+
+    `given` says of views that were built from an archive up to which source offsets that was.
+    """
     begins = Admin(settings).start_offsets(topic)
-    found = {view: Shuffled(begins) for view in incarnations}
+    found = {view: Shuffled(begins, given.get(view, {})) for view in incarnations}
     async for chunk in read_to_end(settings, topic, begins):
         for i, record in enumerate(chunk.offsets.tolist()):
             value = chunk.value(i)

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsvc.state.incarnations import Claim, Identity, decide
+from streamsvc.state.incarnations import (
+    Claim,
+    Handover,
+    Identity,
+    decide,
+    newest_claim,
+    open_reservation,
+)
 
 identities = st.sampled_from(
     [Identity("t1", 4, "d1"), Identity("t2", 4, "d1"), Identity("t1", 8, "d1")]
@@ -50,3 +58,36 @@ def test_views_do_not_share_numbers():
     verdict = decide("b", identity, [Claim.of("a", 1, identity), Claim.of("a", 2, identity)])
     assert verdict.claim is not None
     assert verdict.claim.number == 1
+
+
+BUILT = Handover({0: 10, 1: 20}, {0: 1_000, 1: 2_000})
+
+
+def test_a_reservation_changes_nothing_but_the_next_number():
+    old, new = Identity("t", 4, "old"), Identity("t", 4, "new")
+    reserved = Claim.of("v", 2, new, BUILT, reserved=True)
+    log = [Claim.of("v", 1, old), reserved]
+    assert decide("v", old, log).number == 1
+    assert open_reservation("v", new, log) == reserved
+    assert open_reservation("v", old, log) is None
+    claim = decide("v", new, log).claim
+    assert claim is not None
+    assert claim.number == 3
+    assert decide("v", new, [*log, reserved.confirmed]).number == 2
+    assert open_reservation("v", new, [*log, reserved.confirmed]) is None
+    assert open_reservation("v", new, [*log, claim]) is None, "another number came first"
+
+
+def test_a_reserved_number_is_nobody_elses():
+    """Also not of a worker that decided before it saw the reservation; and compaction or not."""
+    old, new = Identity("t", 4, "old"), Identity("t", 4, "new")
+    reserved = Claim.of("v", 2, new, BUILT, reserved=True)
+    log = [Claim.of("v", 1, old), reserved, Claim.of("v", 2, new), Claim.of("v", 2, old)]
+    assert newest_claim("v", log) == Claim.of("v", 1, old)
+    assert newest_claim("v", [*log, reserved.confirmed]) == reserved.confirmed
+    assert len({claim.key for claim in log}) == len(log)
+
+
+def test_a_claim_comes_back_from_the_log_as_it_was():
+    reserved = Claim.of("v", 2, Identity("t", 4, "d"), BUILT, reserved=True)
+    assert msgspec.json.decode(msgspec.json.encode(reserved), type=Claim) == reserved
