@@ -168,7 +168,8 @@ class Kafka(Service):
             # A short-lived JVM: the first compiler is enough.
             *(self._java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "kafka.tools.StorageTool"),
-            *("format", "-t", self._cluster_id, "-c", str(self._properties)),
+            # With a sign of equality, because one id in 64 begins with a dash.
+            *("format", f"--cluster-id={self._cluster_id}", "-c", str(self._properties)),
         )
         done = subprocess.run(tool, check=False, capture_output=True, text=True, env=_environment())
         if done.returncode != 0:

@@ -405,3 +405,14 @@ def test_the_commands(repo: Path, needs: Callable[[str], None]) -> None:
     assert "valkey  | " in told("logs", "valkey", "-n", "3")
     assert told("down", "-v").startswith("Stopped valkey.")
     assert not (repo / ".streamsvc").exists()
+
+
+def test_an_id_of_the_cluster_may_begin_with_a_dash(
+    tmp_path: Path, needs: Callable[[str], None]
+) -> None:
+    needs("kafka")
+    (tmp_path / "cluster.id").write_text(made := "-" + "A" * 20 + "Q")
+    kafka = Kafka(tmp_path)
+    kafka.prepare(Report())
+    kafka.launch({"kafka": 9092, "controller": 9093})  # says how to start it, and formats its data
+    assert f"cluster.id={made}" in (tmp_path / "data" / "meta.properties").read_text()
