@@ -25,7 +25,7 @@ from streamsvc.agents.topic_plan import Role as TopicRole
 from streamsvc.definitions.plan import Plan
 from streamsvc.scoring.inputs import service_inputs
 from streamsvc.settings import Settings
-from streamsvc.state.topics import InternalTopics, worker_group
+from streamsvc.state.topics import TAIL_GROUP, InternalTopics, worker_group
 
 __all__ = ["WORK", "Acl", "Resource", "WorkRole", "acls"]
 
@@ -92,6 +92,8 @@ def acls(settings: Settings, plan: Plan, role: WorkRole) -> list[Acl]:
         found.append(Acl("topic", internal.beginning, operations, prefixed=True))
     for group in _groups(settings, plan, role):
         found.append(Acl("group", group, ("Read",)))
+    if role == "operator":
+        found.append(Acl("group", TAIL_GROUP, ("Describe",)))
     for beginning in _transactions(settings, plan, role):
         found.append(Acl("transactional-id", beginning, ("Write",), prefixed=True))
     return found

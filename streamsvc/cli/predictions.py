@@ -67,6 +67,7 @@ def read_tail(settings: Settings, topic: str, *, from_beginning: bool) -> Iterat
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
     from streamsvc.errors import UnavailableError
+    from streamsvc.state.topics import TAIL_GROUP
     from streamsvc.transport.admin import Admin
     from streamsvc.transport.kafka_config import librdkafka_config
 
@@ -75,8 +76,8 @@ def read_tail(settings: Settings, topic: str, *, from_beginning: bool) -> Iterat
     consumer = Consumer(
         {
             **librdkafka_config(settings),
-            # Assigned, never subscribed: the group is a name that the client insists on.
-            "group.id": "streamsvc-predictions-tail",
+            # Assigned, never subscribed.
+            "group.id": TAIL_GROUP,
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 50,

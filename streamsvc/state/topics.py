@@ -11,6 +11,7 @@ __all__ = [
     "LOG_CONFIG",
     "SHUFFLE_CONFIG",
     "TABLE_CONFIG",
+    "TAIL_GROUP",
     "InternalTopics",
     "served_topic",
     "worker_group",
@@ -35,6 +36,9 @@ SHUFFLE_CONFIG = {
 }
 TABLE_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": _MAX_RECORD_BYTES}
 DEAD_LETTER_CONFIG = {"max.message.bytes": _MAX_RECORD_BYTES}
+
+TAIL_GROUP = "streamsvc-predictions-tail"
+"""The group that `streamsvc predictions tail` names and never joins: its client asks for one."""
 
 
 def served_topic(service: str) -> str:

@@ -50,13 +50,13 @@ def assert_right(repo, instant):
 
 
 @pytest.mark.timeout(600)
-def test_a_failover_loses_nothing_for_good(stack, cluster, tmp_path):
+def test_a_failover_loses_nothing_for_good(stack, cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMSVC_REDIS_CLUSTER", "true")  # for Feast's reads in this process
     with RunningRepo(
         stack,
         tmp_path,
         "payments",
         STREAMSVC_REDIS_URL=cluster.url,
-        STREAMSVC_REDIS_CLUSTER="true",
         STREAMSVC_MODEL_SERVER="in-process",
         STREAMSVC_DEADLINE_MS="60000",
     ) as repo:

@@ -253,7 +253,7 @@ class RunningRepo:
     def wait_until_applied(self, timeout_s: float = PATIENCE_S) -> None:
         """Until every view's rows contain every record that the topic holds now."""
         ends = {topic: self.admin.end_offsets(topic) for topic in self.topics}
-        client = connect(self.settings)
+        client = connect(self.settings, failover_s=30)
         groups = int(self.environment["STREAMSVC_KEY_GROUPS"])
         deadline = time.monotonic() + timeout_s
         lag: dict[str, object] = {}
