@@ -134,6 +134,11 @@ class Settings(BaseSettings):
     model_repository: Path = Path(DATA_DIR) / "models"
     """Triton's model repository; relative paths start at the repo directory."""
 
+    # --- Feature and scoring workers -------------------------------------------------------
+    definitions_interval_s: float = Field(1.0, ge=0.1)
+    """Seconds between two looks at the registry for changed definitions. A change is taken up at
+    the look after the one that saw it, when it is complete."""
+
     # --- Feature worker --------------------------------------------------------------------
     commit_interval_ms: int = Field(1_000, ge=10)
     """Milliseconds between state commits; bounds what a restart replays."""

@@ -5,7 +5,8 @@ See `state.incarnations` for what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -19,30 +20,67 @@ from streamsvc.state.incarnations import (
     decide,
     newest_claim,
     next_number,
+    settled_key,
 )
 from streamsvc.state.topics import InternalTopics
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import read_to_end
 
-__all__ = ["agree", "begin_anew", "claim_times", "confirm", "handed_over", "read_claims", "reserve"]
+__all__ = [
+    "Control",
+    "agree",
+    "begin_anew",
+    "claim_times",
+    "confirm",
+    "handed_over",
+    "read_claims",
+    "read_control",
+    "reserve",
+    "retire",
+    "retired",
+    "settle",
+]
 
 log = structlog.get_logger(__name__)
 
+_RETIRED = Identity("", 0, "removed")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the control topic says."""
+
+    claims: Sequence[Claim]
+    """In the order of the log."""
+    settled: frozenset[bytes]
+    """Keys of the quiet incarnations that serve everywhere."""
+
+    def quiet(self, claim: Claim) -> bool:
+        """Whether some of the claim's rows may still be waiting."""
+        return claim.quiet and settled_key(claim.view, claim.number) not in self.settled
+
 
 async def agree(
-    settings: Settings, control: str, identities: Mapping[str, Identity]
-) -> dict[str, int]:
-    """The number of every view's identity, claimed in the control topic where it is new."""
+    settings: Settings,
+    control: str,
+    identities: Mapping[str, Identity],
+    complete: Callable[[Claim, Sequence[Claim]], Claim] = lambda claim, _: claim,
+) -> dict[str, Claim]:
+    """The newest claim of every view, which is one of its identity: made where there was none.
+
+    `complete` makes a claim ready to be appended, given those before it.
+    """
     while True:
         claims = await read_claims(settings, control)
         verdicts = {v: decide(v, identity, claims) for v, identity in identities.items()}
         open_claims = [v.claim for v in verdicts.values() if v.claim is not None]
         if not open_claims:
-            return {v: verdict.number for v, verdict in verdicts.items() if verdict.number}
+            held = [newest_claim(view, claims) for view in identities]
+            return {claim.view: claim for claim in held if claim is not None}
         for claim in open_claims:
             log.info("incarnation_claimed", view=claim.view, incarnation=claim.number)
-        await _append(settings, control, open_claims)
+        await _append(settings, control, [complete(claim, claims) for claim in open_claims])
 
 
 async def begin_anew(settings: Settings, plan: Plan, views: Sequence[str]) -> None:
@@ -82,12 +120,36 @@ async def confirm(settings: Settings, control: str, reservation: Claim) -> bool:
     return newest_claim(claim.view, await read_claims(settings, control)) == claim
 
 
+async def retire(settings: Settings, control: str, view: str, number: int) -> None:
+    """Note that nothing is left of a view up to this incarnation: should it come back, it begins
+    anew. Unless it has come back already."""
+    claims = await read_claims(settings, control)
+    held = newest_claim(view, claims)
+    if held is not None and held.number == number:
+        await _append(settings, control, [Claim.of(view, next_number(view, claims), _RETIRED)])
+
+
+def retired(claim: Claim) -> bool:
+    """Whether a view was removed, and its rows are gone."""
+    return claim.digest == _RETIRED.digest
+
+
+async def settle(settings: Settings, control: str, view: str, number: int) -> None:
+    """Note that an incarnation serves everywhere."""
+    await _send(settings, control, [(settled_key(view, number), b"{}")])
+
+
 async def _append(settings: Settings, control: str, claims: Sequence[Claim]) -> None:
+    await _send(settings, control, [(claim.key, msgspec.json.encode(claim)) for claim in claims])
+
+
+async def _send(settings: Settings, control: str, records: Sequence[tuple[bytes, bytes]]) -> None:
+    if not records:
+        return
     producer = BatchProducer(settings)
     await producer.start()
     try:
-        records = [(claim.key, msgspec.json.encode(claim), ()) for claim in claims]
-        await (await producer.send(control, 0, records))
+        await (await producer.send(control, 0, [(key, value, ()) for key, value in records]))
     finally:
         await producer.stop()
 
@@ -110,15 +172,34 @@ async def handed_over(settings: Settings, plan: Plan) -> dict[str, Mapping[int, 
 
 async def read_claims(settings: Settings, control: str) -> Sequence[Claim]:
     """All claims, in the order of the log."""
-    return [claim for claim, _ in await _timed(settings, control)]
+    return (await read_control(settings, control)).claims
+
+
+async def read_control(settings: Settings, control: str) -> Control:
+    """All that the control topic says."""
+    records = await _records(settings, control)
+    settled = frozenset(key for key, _, _ in records if key.startswith(b"settled/"))
+    return Control([claim for claim, _ in _claims(records)], settled)
 
 
 async def _timed(settings: Settings, control: str) -> Sequence[tuple[Claim, int]]:
-    claims: list[tuple[Claim, int]] = []
+    return _claims(await _records(settings, control))
+
+
+def _claims(records: Sequence[tuple[bytes, bytes, int]]) -> Sequence[tuple[Claim, int]]:
+    return [
+        (msgspec.json.decode(value, type=Claim), ms)
+        for key, value, ms in records
+        if key.startswith(b"incarnation/")
+    ]
+
+
+async def _records(settings: Settings, control: str) -> list[tuple[bytes, bytes, int]]:
+    """Key, value and Kafka timestamp of every record."""
+    records: list[tuple[bytes, bytes, int]] = []
     async for chunk in read_to_end(settings, control, {0: 0}):
         for i in range(len(chunk)):
             key, value = chunk.key(i), chunk.value(i)
-            if key is not None and value is not None and key.startswith(b"incarnation/"):
-                claim = msgspec.json.decode(value, type=Claim)
-                claims.append((claim, int(chunk.timestamps[i])))
-    return claims
+            if key is not None and value is not None:
+                records.append((key, value, int(chunk.timestamps[i])))
+    return records

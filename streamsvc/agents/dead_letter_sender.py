@@ -42,7 +42,7 @@ class DeadLetterSender:
         metrics: DeadLetterMetrics,
     ) -> None:
         """`partitions` of the dead letters of each event topic."""
-        self._partitions = partitions
+        self.partitions = dict(partitions)
         self._topics = topics
         self._producer = producer
         self._metrics = metrics
@@ -57,7 +57,7 @@ class DeadLetterSender:
         first = {reject.row: reject for reject in reversed(rejects)}
         unique = [first[row] for row in sorted(first)]
         letters = dead_letters(chunk, unique)
-        partition = chunk.partition % self._partitions[chunk.topic]
+        partition = chunk.partition % self.partitions[chunk.topic]
         self._offered.append((chunk.topic, partition, letters))
         for reject in unique:
             self._metrics.dead_letters.labels(chunk.topic, reject.reason).inc()

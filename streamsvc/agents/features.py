@@ -9,31 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 from faust.types import TP
 
+from streamsvc.agents.catch_up import CatchUp
+from streamsvc.agents.claims import retire, settle
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
+from streamsvc.agents.definition_watch import Definitions, watch_definitions
 from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.holdings import Holdings
-from streamsvc.agents.inbox import Inbox
+from streamsvc.agents.inbox import LATE_TURN_ROWS, Inbox
 from streamsvc.agents.intake import Intake
 from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.shuffle_sender import ShuffleSender
 from streamsvc.agents.topic_watch import watch_topics
-from streamsvc.agents.topology import Topology, prepare_topology
+from streamsvc.agents.topology import RunningView, Topology, ViewKey, prepare_topology
 from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
-from streamsvc.errors import StreamsvcError
+from streamsvc.errors import (
+    ConfigurationError,
+    DefinitionError,
+    StreamsvcError,
+    UnavailableError,
+)
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey
-from streamsvc.state.topics import worker_group
+from streamsvc.state.topics import InternalTopics, worker_group
 from streamsvc.store.client import connect
+from streamsvc.store.markers import read_markers
 from streamsvc.store.read_positions import ReadPosition
+from streamsvc.store.sweep import delete_older, delete_older_rows
+from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import BatchProducer
@@ -53,7 +66,10 @@ class FeatureWorker:
         topology: Topology,
         metrics: FeatureMetrics,
         instance_id: str | None = None,
+        definitions: Definitions | None = None,
     ) -> None:
+        """Follows `definitions` as they change, if they are given."""
+        self._definitions = definitions
         self.settings = settings
         self.topology = topology
         self.metrics = metrics
@@ -80,13 +96,9 @@ class FeatureWorker:
             self._read_positions,
             self._holdings.partition_counts,
         )
-        self._senders = {
-            topic: ShuffleSender(
-                shuffle, topology.shuffled(topic), settings.key_groups, self._producer
-            )
-            for topic, shuffle in topology.shuffles().items()
-        }
-        self._intake = Intake(topology, self._holdings, self._dead)
+        self._senders: dict[str, ShuffleSender] = {}
+        self._run_senders(topology)
+        self._intake = Intake(self._holdings, self._dead)
         self._turns = Turns(
             self._engine,
             self._intake,
@@ -94,11 +106,18 @@ class FeatureWorker:
             self._senders,
             lambda: list(self._holdings.views.values()),
             self._holdings.comes_back,
+            self._caught_up,
             self._applied,
             self._dead.flush,
             self._committed,
         )
-        self._inbox = Inbox([*topology.sources, *topology.shuffles().values()], self._turns.wake)
+        self._inbox = Inbox((), self._turns.wake)
+        self._late = Inbox((), self._turns.wake, LATE_TURN_ROWS)
+        self._catch_up = CatchUp(settings, self._holdings, self._late, self._on_engine, self._fatal)
+        self._store = store
+        self._held = asyncio.Lock()
+        """Whoever changes what is held: a rebalance, or changed definitions."""
+        self._agents: dict[str, Any] = {}
         self._progress_written: dict[ProgressKey, int] = {}
         self._running: asyncio.Task[None] | None = None
         self._wire()
@@ -108,7 +127,9 @@ class FeatureWorker:
     def _wire(self) -> None:
         app = self.app
         app.resume_from = self._resume_from
-        for topic in (*self.topology.sources, *self.topology.shuffles().values()):
+        # Topics are added when definitions change, and each addition is complete.
+        app.topics._resubscribe_sleep_lock_seconds = 0.0
+        for topic in self.topology.read:
             self._agent(topic)
 
         @app.on_before_shutdown.connect
@@ -116,21 +137,47 @@ class FeatureWorker:
             await self._stop()
 
     def _agent(self, topic: str) -> None:
+        self._inbox.add([topic])
+
         async def consume(stream: Any) -> None:
             async for delivery in chunks(stream):
                 await self._inbox.put(delivery)
 
-        self.app.agent(chunk_topic(self.app, topic), name=f"chunks:{topic}")(consume)
+        channel = chunk_topic(self.app, topic)
+        self._agents[topic] = self.app.agent(channel, name=f"chunks:{topic}")(consume)
+
+    def _run_senders(self, topology: Topology) -> None:
+        for topic, shuffle in topology.shuffles().items():
+            views = topology.shuffled(topic)
+            if topic in self._senders:
+                self._senders[topic].run(views)
+            else:
+                groups = self.settings.key_groups
+                self._senders[topic] = ShuffleSender(shuffle, views, groups, self._producer)
 
     async def start(self) -> None:
         """Start what must be up before the first partition is assigned."""
         self._loop = asyncio.get_running_loop()
         await self._producer.start()
-        self._running = self._loop.create_task(self._turns.run(self._inbox))
+        self._running = self._loop.create_task(self._turns.run(self._inbox, self._late))
         self._running.add_done_callback(self._ended)
-        topics = self.topology.event_topics
-        watch = watch_topics(self.settings, lambda: topics, self.topology.sources, self._fatal)
-        self._watch = self._loop.create_task(watch)
+        watch = watch_topics(
+            self.settings,
+            lambda: self.topology.event_topics,
+            lambda: self.topology.sources,
+            self._fatal,
+        )
+        self._watches = [self._loop.create_task(watch)]
+        if self._definitions is not None:
+            follow = watch_definitions(
+                self.settings, self._definitions, self.change, self.metrics.definitions
+            )
+            self._watches += [
+                self._loop.create_task(follow),
+                self._loop.create_task(self._tidy()),
+            ]
+        for task in self._watches:
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -152,7 +199,9 @@ class FeatureWorker:
         After a crash nothing is waited for: what is not committed will be replayed.
         """
         assert self._running is not None
-        self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
+        await self._catch_up.stop()
         if self.app.crash_reason is None:
             self._turns.end()
         else:
@@ -171,18 +220,126 @@ class FeatureWorker:
         # Chunks of an earlier assignment that are still on their way are void: the positions below
         # start where their predecessors ended, so they will be read again.
         before, self._intake.generation = self._intake.generation, self.app.consumer_generation_id
-        kept = assignment
-        if before not in (-1, self._intake.generation - 1):
-            # A generation went by without us, in which others may have held what we hold.
-            kept -= await self._holdings.opened_by_others()
-        for partition in await self._on_engine(lambda: self._holdings.release(kept)):
-            self._ledger.drop(partition)
-        with self.metrics.restore.time():
-            taken = await self._holdings.take(assignment, self._on_engine)
-        if taken:
-            log.info("partitions_taken_over", count=taken, owner=self.owner)
-        offsets = self._holdings.resume_offsets(assignment)
+        async with self._held:
+            kept = assignment
+            if before not in (-1, self._intake.generation - 1):
+                # A generation went by without us, in which others may have held what we hold.
+                kept -= await self._holdings.opened_by_others()
+            for partition in await self._on_engine(lambda: self._holdings.release(kept)):
+                self._ledger.drop(partition)
+            with self.metrics.restore.time():
+                taken = await self._holdings.take(assignment, self._on_engine)
+            if taken:
+                log.info("partitions_taken_over", count=taken, owner=self.owner)
+            offsets = self._holdings.resume_offsets(assignment)
+            await self._catch_up.look()
         return {TP(*partition): offset for partition, offset in offsets.items()}
+
+    # --- changed definitions ---------------------------------------------------------------
+
+    async def change(self, plan: Plan) -> None:
+        """Run another plan from now on. Views that both have go on where they are.
+
+        Raises a StreamsvcError, and goes on with the plan before, if the other one cannot run.
+        """
+        if not plan.views:
+            raise ConfigurationError(
+                "No StreamFeatureView is applied any more. Stop the feature workers, or apply one."
+            )
+        # In a thread of its own: it asks Kafka many things and waits for each of them.
+        with self.metrics.switch.time():
+            planned = await asyncio.to_thread(
+                lambda: asyncio.run(prepare_topology(self.settings, plan, running=True))
+            )
+            wanted = planned.after(self.topology)
+            async with self._held:
+                await self._switch(wanted)
+
+    async def _switch(self, wanted: Topology) -> None:
+        before = self.topology
+        if [(v.key, v.quiet) for v in wanted.views] == [(v.key, v.quiet) for v in before.views]:
+            self.topology = self._holdings.topology = wanted
+            return
+        self._dead.partitions |= wanted.dead_partitions
+        self._run_senders(wanted)
+        await self._holdings.change(wanted, self._on_engine)
+        self.topology = wanted
+        await self._catch_up.look()
+        await self._subscribe(wanted.read)
+        log.info(
+            "definitions_changed",
+            begun=sorted({v.key for v in wanted.views} - {v.key for v in before.views}),
+            ended=sorted({v.key for v in before.views} - {v.key for v in wanted.views}),
+        )
+
+    async def _subscribe(self, topics: Sequence[str]) -> None:
+        """Read exactly these topics. Others than before make the group rebalance."""
+        for topic in [topic for topic in self._agents if topic not in topics]:
+            agent = self._agents.pop(topic)
+            await agent.stop()
+            del self.app.agents[agent.name]
+            for channel in [c for c in self.app.topics if topic in c.topics]:
+                self.app.topics.discard(channel)
+        added = [topic for topic in topics if topic not in self._agents]
+        for topic in added:
+            self._agent(topic)
+            await self._agents[topic].maybe_start()
+        if added:
+            self.app.agents.update_topic_index()
+
+    def _caught_up(self) -> None:
+        for view in self._holdings.catch_up():
+            log.info("view_serves", view=view)
+
+    async def _tidy(self) -> None:
+        """Now and then: what earlier incarnations and removed views have left in the store."""
+        removed_at: dict[tuple[str, int], float] = {}
+        settled: set[ViewKey] = set()
+        while True:
+            await asyncio.sleep(self.settings.definitions_interval_s)
+            topology, now = self.topology, self._loop.time()
+            removed_at = {gone: removed_at.get(gone, now) for gone in topology.gone.items()}
+            grace_s = 5 * self.settings.definitions_interval_s
+            try:
+                for each in topology.views:
+                    ours = each.quiet and (each.log, 0) in self._holdings.held
+                    if ours and each.key not in settled and not topology.later(each):
+                        settled |= {each.key} if await self._settle(each) else set()
+                for (view, _), at in removed_at.items():
+                    if now >= at + grace_s:
+                        await self._retire(view)
+            except UnavailableError as error:
+                log.warning("not_tidied_yet", error=str(error))
+
+    async def _settle(self, each: RunningView) -> bool:
+        """Once every state partition serves: rows that the view has no more go, and so do the
+        incarnations before it, as soon as everybody has read that."""
+        name, project = each.view.name, self.topology.project
+        topic = each.view.source.topic
+        count = self.settings.key_groups if each.shuffle else self._holdings.partition_counts[topic]
+        markers = await asyncio.to_thread(read_markers, self._store, project, name, range(count))
+        if any(m is None or m.incarnation < each.incarnation for m in markers):
+            return False
+        rows = await asyncio.to_thread(
+            delete_older_rows, self._store, project, name, each.incarnation
+        )
+        await settle(self.settings, self.topology.topics.control, *each.key)
+        log.info("view_settled", view=name, incarnation=each.incarnation, rows_deleted=rows)
+        return True
+
+    async def _retire(self, view: str) -> None:
+        """Delete what is left of a view that is no longer defined. Every worker does, because each
+        may have been the last one to write."""
+        topology = self.topology
+        if view not in topology.gone:
+            return
+        last = topology.gone[view]
+        rows = await asyncio.to_thread(delete_older, self._store, topology.project, view, last + 1)
+        await retire(self.settings, topology.topics.control, view, last)
+        if self.topology is topology:
+            left = {name: number for name, number in topology.gone.items() if name != view}
+            self.topology = self._holdings.topology = replace(topology, gone=left)
+        log.info("view_removed", view=view, rows_deleted=rows)
 
     # --- records ---------------------------------------------------------------------------
 
@@ -240,17 +397,26 @@ class FeatureWorker:
         for held_partition, offset in durable.items():
             self._ledger.release(held_partition, offset)
         self.metrics.show_state(stats)
+        for view, n in self._holdings.waiting().items():
+            self.metrics.waiting.labels(view).set(n)
 
 
-async def run(settings: Settings, plan: Plan, instance_id: str | None = None) -> None:
-    """Run a feature worker until SIGTERM or SIGINT.
+async def run(settings: Settings, repo: Path, instance_id: str | None = None) -> None:
+    """Run a feature worker of a Feast repo until SIGTERM or SIGINT.
 
     Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
     """
-    topology = await prepare_topology(settings, plan)
+    admin = Admin(settings)
+    definitions = Definitions(settings, repo)
+    if not definitions.plan.views:
+        raise DefinitionError(["No StreamFeatureView is applied: run `feast apply` in the repo."])
+    # What the control topic says is a part of it: another worker may know more than we do.
+    control = InternalTopics(settings.topic_prefix, definitions.plan.project).control
+    definitions.watch_beside(lambda: admin.end_offsets(control)[0] if admin.exists(control) else 0)
+    topology = await prepare_topology(settings, definitions.plan)
     metrics = FeatureMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
-    worker = FeatureWorker(settings, topology, metrics, instance_id)
+    worker = FeatureWorker(settings, topology, metrics, instance_id, definitions)
     await worker.start()
     views = [each.view.name for each in topology.views]
     log.info("feature_worker_started", views=views, metrics_port=port, owner=worker.owner)

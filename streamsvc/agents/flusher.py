@@ -26,6 +26,7 @@ from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import Cut, ViewPartition
 from streamsvc.store.client import Client
 from streamsvc.store.heartbeat import Heartbeat
+from streamsvc.store.layouts import publish_layout
 from streamsvc.store.markers import Marker, delete_markers, write_markers
 from streamsvc.store.read_positions import ReadPosition, SharedPositions, read_until_ms
 from streamsvc.store.row import PackedRows
@@ -249,13 +250,17 @@ class Flusher:
             if self._heartbeat.intact(replies[len(positions.commands) :]):
                 found = positions.found(replies[: len(positions.commands)])
                 markers = {
-                    (p.running.view.name, p.cut.partition): self._marker(p, found) for p in prepared
+                    (p.running.view.name, p.cut.partition): self._marker(p, found)
+                    for p in prepared
+                    if not p.cut.quiet
                 }
                 write_markers(self._store, self._project, markers)
             else:
                 # No marker may promise rows that are gone: the next cut writes all of them first.
                 self._lost = True
                 delete_markers(self._store, self._project, self._read_until_ms)
+                for running in {p.running.key: p.running for p in prepared}.values():
+                    publish_layout(self._store, self._project, running.view.name, running.layout)
                 self._metrics.store_refills.inc()
                 log.warning("store_lost_rows", action="all rows are written again")
         for (view, _, rows), n in zip(batches, refused, strict=True):
@@ -263,7 +268,7 @@ class Flusher:
             self._metrics.rows_refused.labels(view).inc(n)
         now = wall_ms()
         for each in prepared:
-            if each.appended_ms:
+            if each.appended_ms and not each.cut.quiet:
                 late = (now - each.appended_ms) / 1_000
                 self._metrics.freshness.labels(each.running.view.name).observe(max(0.0, late))
 

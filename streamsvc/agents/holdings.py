@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from streamsvc.agents.topic_watch import changed
-from streamsvc.agents.topology import RunningView, Topology
+from streamsvc.agents.topology import RunningView, Topology, ViewKey
+from streamsvc.definitions.plan import Source
 from streamsvc.errors import IntegrityError
 from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
@@ -20,12 +22,13 @@ from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.restore import opened_since, restore_partitions, restore_progress
 from streamsvc.state.source import SourceClock, SourcePartition
 from streamsvc.store.client import Client
-from streamsvc.store.markers import read_markers
+from streamsvc.store.layouts import publish_layout
+from streamsvc.store.markers import Marker, read_markers
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.schema_registry import open_registry
 
-__all__ = ["Holdings", "Partition"]
+__all__ = ["Holdings", "Lane", "Partition", "same_reading"]
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +36,30 @@ Partition = tuple[str, int]
 OnEngine = Callable[[Callable[[], None]], Awaitable[None]]
 
 
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Views that read an event partition together, at one position, by one definition of it."""
+
+    source: SourcePartition
+    views: list[RunningView]
+    riding: bool
+    """Whether it is handed what the group's consumer delivers. One that does not is behind."""
+    until: int
+    """Where the log ended when the lane began: it rides from there on at the earliest."""
+
+    @property
+    def direct(self) -> list[RunningView]:
+        """Views whose state is kept by this partition itself."""
+        return [view for view in self.views if view.shuffle is None]
+
+    @property
+    def shuffled(self) -> list[RunningView]:
+        """Views whose rows go to the shuffle."""
+        return [view for view in self.views if view.shuffle is not None]
+
+
 class Holdings:
-    """Sources by (topic, partition), view states by (view, partition)."""
+    """Lanes by (topic, partition) of event topics, view states by (view, partition)."""
 
     def __init__(
         self,
@@ -44,42 +69,54 @@ class Holdings:
         owner: str,
         store: Client,
     ) -> None:
-        self.sources: dict[Partition, SourcePartition] = {}
-        self.views: dict[Partition, tuple[RunningView, ViewPartition]] = {}
-        self.offered: dict[Partition, int] = {}
+        self.lanes: dict[Partition, list[Lane]] = {}
+        """Of each event partition; the first one rides, and is where the consumer is."""
+        self.views: dict[tuple[ViewKey, int], tuple[RunningView, ViewPartition]] = {}
+        self.offered: dict[tuple[ViewKey, int], int] = {}
         """(view, source partition) -> next source offset to be shuffled."""
+        self.read: dict[Partition, int] = {}
+        """Shuffle partition -> next offset that the consumer delivers."""
         self.partition_counts: dict[str, int] = {}
         """Event topic -> partitions, as of the last assignment."""
+        self.version = 0
+        """Counts changes of what has to be read beside the consumer."""
+        self._late: set[tuple[ViewKey, int]] = set()
+        """States behind a shuffle that are behind what the consumer delivers."""
+        self._quiet: set[tuple[ViewKey, int]] = set()
         self._settings = settings
-        self._topology = topology
+        self.topology = topology
         self._producer = producer
         self._owner = owner
         self._store = store
         self._admin = Admin(settings)
-        registry = open_registry(settings, topology.sources.values())
-        self._decoders = {
-            topic: Decoder(source, max_record_bytes=settings.max_record_bytes, registry=registry)
-            for topic, source in topology.sources.items()
-        }
+        self._decoders: dict[str, tuple[Source, Decoder]] = {}
+
+    @property
+    def sources(self) -> dict[Partition, SourcePartition]:
+        """Where the consumer is in each event partition."""
+        return {partition: lanes[0].source for partition, lanes in self.lanes.items()}
+
+    @property
+    def held(self) -> set[Partition]:
+        """All partitions that are assigned to us."""
+        return {*self.lanes, *self.read}
+
+    # --- rebalance -------------------------------------------------------------------------
 
     def release(self, assignment: frozenset[Partition]) -> list[Partition]:
         """Forget what is no longer assigned; returns those partitions."""
-        held = [*self.sources, *self._shuffle_partitions()]
-        gone = [p for p in held if p not in assignment]
+        gone = [p for p in self.held if p not in assignment]
         for topic, partition in gone:
-            if topic in self._topology.sources:
-                del self.sources[(topic, partition)]
-                for each in self._topology.direct(topic):
-                    del self.views[(each.view.name, partition)]
-                for each in self._topology.shuffled(topic):
-                    self.offered.pop((each.view.name, partition), None)
-            else:
-                for each in self._topology.readers_of(topic):
-                    del self.views[(each.view.name, partition)]
+            for each in self.topology.views:
+                held = each.key, partition
+                if each.log == topic:
+                    self._forget(held)
+                if each.view.source.topic == topic:
+                    self.offered.pop(held, None)
+            self.lanes.pop((topic, partition), None)
+            self.read.pop((topic, partition), None)
+        self.version += bool(gone)
         return gone
-
-    def _shuffle_partitions(self) -> set[Partition]:
-        return {(v.shuffle, p) for (_, p), (v, _) in self.views.items() if v.shuffle is not None}
 
     async def opened_by_others(self) -> frozenset[Partition]:
         """Of what is held, the partitions that another worker took over meanwhile.
@@ -88,12 +125,11 @@ class Holdings:
         state is behind then, and its commits count for nobody.
         """
         found: set[Partition] = set()
-        for each in self._topology.views:
-            log_topic = each.shuffle or each.view.source.topic
-            held = [state for running, state in self.views.values() if running is each]
+        for each in self.topology.views:
+            held = [state for running, state in self.views.values() if running.key == each.key]
             known = {state.partition: state.trimming.known for state in held}
             logs = await opened_since(self._settings, each.changelog, self._owner, known)
-            found |= {(log_topic, p) for p, (_, opened) in logs.items() if opened}
+            found |= {(each.log, p) for p, (_, opened) in logs.items() if opened}
         return frozenset(found)
 
     async def take(self, assignment: frozenset[Partition], on_engine: OnEngine) -> int:
@@ -101,50 +137,125 @@ class Holdings:
 
         Raises IntegrityError when the log no longer holds what a view still has to read.
         """
-        new = sorted(assignment - {*self.sources, *self._shuffle_partitions()})
-        if not new:
-            return 0
-        sources = [(t, p) for t, p in new if t in self._topology.sources]
+        # For a moment, the group may still assign a topic that nobody here reads any more.
+        wanted = set(self.topology.read)
+        new = sorted(at for at in assignment - self.held if at[0] in wanted)
+        if new:
+            await self._look_at_topics()
+            await self._restore_all(self.topology, self.topology.views, new, on_engine, begin=True)
+        return len(new)
+
+    async def change(self, topology: Topology, on_engine: OnEngine) -> None:
+        """Run another topology on what is held: what both have goes on where it is.
+
+        Raises IntegrityError, and changes nothing, when the log no longer holds what a view that is
+        new here still has to read.
+        """
+        before = {each.key for each in self.topology.views}
+        added = [each for each in topology.views if each.key not in before]
         await self._look_at_topics()
-        restored: dict[Partition, tuple[RunningView, ViewPartition]] = {}
-        for each in self._topology.views:
-            log_topic = each.shuffle or each.view.source.topic
-            partitions = [p for t, p in new if t == log_topic]
-            if partitions:
-                restored.update(await self._restore(each, log_topic, partitions, on_engine))
+        await self._restore_all(topology, added, sorted(self.held), on_engine, begin=False)
+
+    def _replace_topology(self, topology: Topology) -> None:
+        """Let go what another topology does not have."""
+        self.topology = topology
+        wanted = {each.key for each in topology.views}
+        for held in [held for held in self.views if held[0] not in wanted]:
+            self._forget(held)
+        for at, lanes in self.lanes.items():
+            for lane in lanes:
+                lane.views = [v for v in lane.views if v.key in wanted]
+            self.lanes[at] = _pruned(lanes)
+        for at in self.held:
+            if at[0] not in topology.read:
+                self.lanes.pop(at, None)
+                self.read.pop(at, None)
+        for held in [held for held in self.offered if held[0] not in wanted]:
+            del self.offered[held]
+        # One incarnation that waits is enough: the newest.
+        newest = {each.view.name: each.incarnation for each in topology.views if each.quiet}
+        for held in list(self._quiet):
+            (name, number), _ = held
+            if number < newest.get(name, 0):
+                self._stop(held)
+
+    def _forget(self, held: tuple[ViewKey, int]) -> None:
+        self.views.pop(held, None)
+        self._late.discard(held)
+        self._quiet.discard(held)
+
+    async def _restore_all(
+        self,
+        topology: Topology,
+        views: Sequence[RunningView],
+        partitions: Sequence[Partition],
+        on_engine: OnEngine,
+        *,
+        begin: bool,
+    ) -> None:
+        """Restore these views of a topology on these partitions, and go over to it.
+
+        The partitions `begin` here, or have been read for some time: then whatever is behind
+        catches up beside the others.
+        """
+        restored: dict[tuple[ViewKey, int], tuple[RunningView, ViewPartition]] = {}
+        for each in views:
+            numbers = [p for topic, p in partitions if topic == each.log]
+            if numbers:
+                restored.update(await self._restore(each, numbers, on_engine))
+        by_topic = {each.view.source.topic for each in views} | {each.log for each in views}
+        topics = {topic for topic, _ in partitions} & by_topic
+        begins = {t: await asyncio.to_thread(self._admin.start_offsets, t) for t in topics}
+        ends = {t: await asyncio.to_thread(self._admin.end_offsets, t) for t in topics}
         progress: dict[ProgressKey, Progress] = {}
-        if any(self._topology.shuffled(t) for t, _ in sources):
-            progress = await restore_progress(self._settings, self._topology.topics.progress)
-        read = {topic for topic, _ in sources}
-        begins = {t: await asyncio.to_thread(self._admin.start_offsets, t) for t in read}
-        ends = {t: await asyncio.to_thread(self._admin.end_offsets, t) for t in read}
-        counts = self.partition_counts
+        if any(v.shuffle is not None and v.view.source.topic in topics for v in views):
+            progress = await restore_progress(self._settings, self.topology.topics.progress)
 
         def install() -> None:
+            # All in one step: a state that is there and is not fed would have a hole.
+            if topology is not self.topology:
+                self._replace_topology(topology)
             self.views.update(restored)
-            for topic, partition in sources:
+            self._quiet |= {held for held, (_, state) in restored.items() if state.quiet}
+            for topic, partition in partitions:
+                if topic not in topics:
+                    continue
                 kept = begins[topic][partition], ends[topic][partition]
-                self._install_source(topic, partition, counts[topic], kept, progress)
+                if any(each.shuffle == topic for each in views):
+                    self._install_group(topic, partition, views, kept, begin=begin)
+                else:
+                    self._install_source(topic, partition, views, kept, progress, begin=begin)
+            self.version += 1
 
         await on_engine(install)
-        return len(new)
 
     async def _look_at_topics(self) -> None:
         """Count all event topics, not only those we read: partitions may have been added anywhere.
 
         Raises IntegrityError if a topic is another one than the views were made for.
         """
-        before = self._topology.event_topics
+        before = self.topology.event_topics
         now = await asyncio.to_thread(self._admin.describe, list(before))
         for topic, state in before.items():
-            why = changed(topic, state, now.get(topic), self._topology.sources[topic])
+            why = changed(topic, state, now.get(topic), self.topology.sources[topic])
             if why is not None:
                 raise IntegrityError(why)
             self.partition_counts[topic] = now[topic].partitions
 
     async def _restore(
-        self, each: RunningView, log_topic: str, partitions: list[int], on_engine: OnEngine
-    ) -> dict[Partition, tuple[RunningView, ViewPartition]]:
+        self, each: RunningView, partitions: list[int], on_engine: OnEngine
+    ) -> dict[tuple[ViewKey, int], tuple[RunningView, ViewPartition]]:
+        name, topic = each.view.name, each.view.source.topic
+        found = await asyncio.to_thread(
+            read_markers, self._store, self.topology.project, name, partitions
+        )
+        markers = dict(zip(partitions, found, strict=True))
+        # What a later incarnation serves already has nothing more to do.
+        partitions = [
+            p for p, m in markers.items() if m is None or m.incarnation <= each.incarnation
+        ]
+        if not partitions:
+            return {}
         begins = await asyncio.to_thread(self._admin.start_offsets, each.changelog)
         restored = await restore_partitions(
             self._settings,
@@ -156,95 +267,255 @@ class Holdings:
             lambda p: ViewPartition(each.view, each.spec, p, each.incarnation),
         )
         ends = {partition: found.end for partition, found in restored.items()}
-        log_begins = await asyncio.to_thread(self._admin.start_offsets, log_topic)
-        log_ends = await asyncio.to_thread(self._admin.end_offsets, log_topic)
+        project = self.topology.project
+        await asyncio.to_thread(publish_layout, self._store, project, name, each.layout)
+        log_begins = await asyncio.to_thread(self._admin.start_offsets, each.log)
+        log_ends = await asyncio.to_thread(self._admin.end_offsets, each.log)
         for partition, end in ends.items():
             if each.shuffle is not None and end is not None:
                 kept = log_begins[partition], log_ends[partition]
-                _assert_kept(log_topic, partition, kept, {each.view.name: end.applied})
-        lost = await asyncio.to_thread(self._lost, each, ends)
+                _assert_kept(each.log, partition, kept, {name: end.applied})
+        until = await self._records(topic) if each.quiet else {}
+        waits, lost = set(), self._lost(each, ends, markers)
+        for partition in partitions:
+            marker = markers[partition]
+            if each.quiet and (marker is None or marker.incarnation < each.incarnation):
+                waits.add(partition)
 
         def resume() -> None:
             for partition, found in restored.items():
                 state = found.state
                 state.trimming = found.trimming
-                state.resume(found.end, log_ends[partition], log_begins[partition])
-                if partition in lost:
+                begin = max(log_begins[partition], each.begins.get(partition, 0))
+                state.resume(found.end, log_ends[partition], begin)
+                if partition in waits:
+                    own = {p: at for p, at in until.items() if each.shuffle or p == partition}
+                    state.wait(own)
+                elif partition in lost:
                     state.refill()
 
         await on_engine(resume)
-        return {(each.view.name, p): (each, found.state) for p, found in restored.items()}
+        return {(each.key, p): (each, found.state) for p, found in restored.items()}
 
-    def _lost(self, each: RunningView, ends: Mapping[int, End | None]) -> list[int]:
+    async def _records(self, topic: str) -> dict[int, int]:
+        """Where the partitions of a topic end that hold anything."""
+        begins = await asyncio.to_thread(self._admin.start_offsets, topic)
+        ends = await asyncio.to_thread(self._admin.end_offsets, topic)
+        return {p: end for p, end in ends.items() if end > begins[p]}
+
+    def _lost(
+        self,
+        each: RunningView,
+        ends: Mapping[int, End | None],
+        markers: Mapping[int, Marker | None],
+    ) -> list[int]:
         """Partitions whose rows were written once, but are not all in the store any more.
 
         Rows and their marker are written before the commit that covers them, so a marker that says
         less than the commit, or is not there, has been lost.
         """
         name, topic = each.view.name, each.view.source.topic
-        partitions = [p for p, end in ends.items() if end is not None]
-        markers = read_markers(self._store, self._topology.project, name, partitions)
         lost = []
-        for partition, marker in zip(partitions, markers, strict=True):
-            end = ends[partition]
-            assert end is not None
+        for partition, end in ends.items():
+            marker = markers[partition]
+            if end is None or (each.quiet and marker is None):
+                continue
             held = {} if marker is None else marker.applied.get(topic, {})
             older = marker is None or marker.incarnation < each.incarnation
             if older or any(held.get(p, 0) < offset for p, offset in end.vector.items()):
                 lost.append(partition)
-        if lost:
+        if lost and not each.quiet:
             log.warning("store_lost_rows", view=name, partitions=lost, action="written again")
         return lost
+
+    # --- lanes -----------------------------------------------------------------------------
+
+    def _install_group(
+        self,
+        topic: str,
+        partition: int,
+        views: Sequence[RunningView],
+        kept: tuple[int, int],
+        *,
+        begin: bool,
+    ) -> None:
+        """Start a key group where the view that is furthest behind has to go on, unless it waits
+        anyway: that one catches up by itself."""
+        readers = [v for v in views if v.shuffle == topic and (v.key, partition) in self.views]
+        applied = {v.key: self.views[(v.key, partition)][1].applied for v in readers}
+        if begin:
+            leaders = [applied[v.key] for v in readers if not v.quiet]
+            self.read[(topic, partition)] = min(leaders, default=kept[1])
+        at = self.read[(topic, partition)]
+        self._late |= {(key, partition) for key, offset in applied.items() if offset < at}
 
     def _install_source(
         self,
         topic: str,
         partition: int,
-        partitions: int,
+        views: Sequence[RunningView],
         kept: tuple[int, int],
         progress: Mapping[ProgressKey, Progress],
+        *,
+        begin: bool,
     ) -> None:
-        """Start a source where the view that is furthest behind has to go on."""
+        """Start a source where the view that is furthest behind has to go on, unless it waits
+        anyway: that one catches up in a lane of its own."""
         fresh = Progress(kept[0], NO_WATERMARK, NO_WATERMARK, False)
-        positions: list[tuple[str, Progress]] = []
-        for each in self._topology.direct(topic):
-            state = self.views[(each.view.name, partition)][1]
-            positions.append((each.view.name, state.position() or fresh))
-        for each in self._topology.shuffled(topic):
-            key = ProgressKey(each.view.name, each.incarnation, partition)
-            found = progress.get(key, fresh)
-            positions.append((each.view.name, found))
-            self.offered[(each.view.name, partition)] = found.offset
-        _assert_kept(topic, partition, kept, {view: at.offset for view, at in positions})
-        least = min((at for _, at in positions), key=lambda at: at.offset)
-        source = SourcePartition(
-            self._topology.sources[topic], self._decoders[topic], partition, partitions
-        )
-        source.resume(
-            least.offset, least.watermark, SourceClock(least.clock_ms, least.clock_driven)
-        )
-        self.sources[(topic, partition)] = source
+        positions: list[tuple[RunningView, Progress]] = []
+        for each in views:
+            if each.view.source.topic != topic:
+                continue
+            held = each.key, partition
+            if each.shuffle is not None:
+                found = progress.get(ProgressKey(*each.key, partition), fresh)
+                self.offered[held] = found.offset
+            elif held in self.views:
+                found = self.views[held][1].position() or fresh
+            else:
+                continue  # a later incarnation serves here already
+            positions.append((each, found))
+        _assert_kept(topic, partition, kept, {v.view.name: at.offset for v, at in positions})
+        lanes = self.lanes.setdefault((topic, partition), [])
+        leaders = [at.offset for v, at in positions if not v.quiet]
+        lead = min(leaders, default=kept[1]) if begin else lanes[0].source.next_offset
+        for riding in (True, False):
+            chosen = [(v, at) for v, at in positions if (at.offset >= lead) == riding]
+            for described in _distinct([v.view.source for v, _ in chosen]):
+                part = [(v, at) for v, at in chosen if same_reading(v.view.source, described)]
+                least = min((at for _, at in part), key=lambda at: at.offset)
+                lanes.append(
+                    Lane(
+                        self._source(described, topic, partition, least),
+                        [v for v, _ in part],
+                        riding,
+                        kept[1] if kept[1] > kept[0] else 0,
+                    )
+                )
+        lanes.sort(key=lambda lane: (not lane.riding, lane.source.next_offset))
+        if not (lanes and lanes[0].riding and lanes[0].source.next_offset <= lead):
+            # Nobody rides yet: all that come here are on their way.
+            at = Progress(lead, NO_WATERMARK, NO_WATERMARK, False)
+            source = self._source(self.topology.sources[topic], topic, partition, at)
+            lanes.insert(0, Lane(source, [], True, 0))
+        self.lanes[(topic, partition)] = _pruned(lanes)
+
+    def _source(
+        self, described: Source, topic: str, partition: int, at: Progress
+    ) -> SourcePartition:
+        known = self._decoders.get(topic)
+        if known is None or not same_reading(known[0], described):
+            registry = open_registry(self._settings, [described])
+            limit = self._settings.max_record_bytes
+            known = described, Decoder(described, max_record_bytes=limit, registry=registry)
+            self._decoders[topic] = known
+        partitions = self.partition_counts[topic]
+        source = SourcePartition(described, known[1], partition, partitions)
+        source.resume(at.offset, at.watermark, SourceClock(at.clock_ms, at.clock_driven))
+        return source
+
+    def late(self) -> dict[Partition, int]:
+        """What has to be read beside the consumer, and from where."""
+        found: dict[Partition, int] = {}
+        for at, lanes in self.lanes.items():
+            behind = [lane.source.next_offset for lane in lanes if not lane.riding]
+            if behind:
+                found[at] = min(behind)
+        for key, partition in self._late:
+            running, state = self.views[(key, partition)]
+            held = running.log, partition
+            found[held] = min(found.get(held, state.applied), state.applied)
+        return found
+
+    def late_readers(self, topic: str, partition: int) -> list[ViewPartition]:
+        """States of a key group that are behind what the consumer delivers."""
+        return self._readers(topic, partition, late=True)
+
+    def readers(self, topic: str, partition: int) -> list[ViewPartition]:
+        """States of a key group that follow the consumer."""
+        return self._readers(topic, partition, late=False)
+
+    def _readers(self, topic: str, partition: int, *, late: bool) -> list[ViewPartition]:
+        keys = [(each.key, partition) for each in self.topology.readers_of(topic)]
+        return [self.views[k][1] for k in keys if k in self.views and (k in self._late) == late]
+
+    def catch_up(self) -> list[str]:
+        """Let whatever has reached the consumer ride, and states that have caught up serve.
+
+        Returns the views of which a state partition serves from now on.
+        """
+        for held in list(self._late):
+            running, state = self.views[held]
+            if state.applied >= self.read[(running.log, held[1])]:
+                self._late.discard(held)
+        for at, lanes in self.lanes.items():
+            if len(lanes) > 1:
+                self._board(at, lanes)
+        serving = []
+        for held in list(self._quiet):
+            (name, number), partition = held
+            running, state = self.views[held]
+            if held in self._late or (
+                running.shuffle is None and not self._rides(running, partition)
+            ):
+                continue
+            older = [
+                k for k in self.views if k[0][0] == name and k[0][1] < number and k[1] == partition
+            ]
+            if state.caught_up(self.views[k][1] for k in older):
+                state.speak()
+                self._quiet.discard(held)
+                for k in older:
+                    self._stop(k)
+                serving.append(name)
+        return serving
+
+    def _board(self, at: Partition, lanes: list[Lane]) -> None:
+        for lane in lanes[1:]:
+            if lane.riding or lane.source.next_offset < max(
+                lanes[0].source.next_offset, lane.until
+            ):
+                continue
+            lane.riding = True
+            for other in lanes:
+                if other is lane or not other.riding or not other.views:
+                    continue
+                ahead = other.source.next_offset > lane.source.next_offset
+                if not ahead and same_reading(other.source.source, lane.source.source):
+                    other.views += lane.views
+                    lane.views = []
+                    break
+        self.lanes[at] = _pruned(lanes)
+
+    def _rides(self, running: RunningView, partition: int) -> bool:
+        lanes = self.lanes[(running.log, partition)]
+        return any(lane.riding and running.key in [v.key for v in lane.views] for lane in lanes)
+
+    def _stop(self, held: tuple[ViewKey, int]) -> None:
+        """A later incarnation serves this partition."""
+        running, _ = self.views[held]
+        self._forget(held)
+        if running.shuffle is None:
+            at = running.log, held[1]
+            for lane in self.lanes[at]:
+                lane.views = [v for v in lane.views if v.key != running.key]
+            self.lanes[at] = _pruned(self.lanes[at])
 
     def resume_offsets(self, assignment: frozenset[Partition]) -> dict[Partition, int]:
         """Where each assigned partition has to be read from."""
-        offsets: dict[Partition, int] = {}
-        for topic, partition in assignment:
-            if topic in self._topology.sources:
-                offsets[(topic, partition)] = self.sources[(topic, partition)].next_offset
-            else:
-                readers = self._topology.readers_of(topic)
-                states = [self.views[(each.view.name, partition)][1] for each in readers]
-                offsets[(topic, partition)] = min(state.applied for state in states)
-        return offsets
+        return {
+            at: self.lanes[at][0].source.next_offset if at in self.lanes else self.read[at]
+            for at in assignment & self.held
+        }
 
     def comes_back(self, topic: str) -> bool:
         """Whether all that a chunk of this topic does comes back to us through the shuffle, so that
         nobody has to be told of it before."""
-        if topic not in self._topology.sources or self._topology.direct(topic):
+        if topic not in self.topology.sources or self.topology.direct(topic):
             return False
         return all(
-            (each.view.name, group) in self.views
-            for each in self._topology.shuffled(topic)
+            (each.key, group) in self.views
+            for each in self.topology.shuffled(topic)
             for group in range(self._settings.key_groups)
         )
 
@@ -252,23 +523,56 @@ class Holdings:
         """Size of every state, with the name of its view."""
         return [(each.view.name, held.state.stats()) for each, held in self.views.values()]
 
+    def waiting(self) -> dict[str, int]:
+        """View -> how many of its state partitions here wait until they have caught up."""
+        found = dict.fromkeys((each.view.name for each in self.topology.views), 0)
+        for (name, _), _ in self._quiet:
+            found[name] += 1
+        return found
+
     def durable(self, sent: Mapping[ProgressKey, Progress]) -> dict[Partition, int]:
         """Offset below which every effect of a partition's records is durable."""
         found: dict[Partition, int] = {}
-        for topic, partition in self.sources:
-            ends = [
-                self.views[(each.view.name, partition)][1].committed
-                for each in self._topology.direct(topic)
-            ]
-            for each in self._topology.shuffled(topic):
-                progress = sent.get(ProgressKey(each.view.name, each.incarnation, partition))
-                ends.append(progress.offset if progress else -1)
-            found[(topic, partition)] = min(ends)
-        for running, state in self.views.values():
-            if running.shuffle is not None:
-                held = (running.shuffle, state.partition)
-                found[held] = min(found.get(held, state.committed), state.committed)
+        for (topic, partition), lanes in self.lanes.items():
+            ends = []
+            for each in (v for lane in lanes if lane.riding for v in lane.views):
+                if each.shuffle is None:
+                    ends.append(self.views[(each.key, partition)][1].committed)
+                else:
+                    progress = sent.get(ProgressKey(*each.key, partition))
+                    ends.append(progress.offset if progress else -1)
+            found[(topic, partition)] = min(ends, default=lanes[0].source.next_offset)
+        for topic, partition in self.read:
+            states = self.readers(topic, partition)
+            ends = [state.committed for state in states]
+            found[(topic, partition)] = min(ends, default=self.read[(topic, partition)])
         return found
+
+
+def same_reading(one: Source, other: Source) -> bool:
+    """Whether two definitions of a topic make the same events of its records."""
+    return (one.schema, one.allowed_lateness_ms, one.max_future_ms, one.key_field) == (
+        other.schema,
+        other.allowed_lateness_ms,
+        other.max_future_ms,
+        other.key_field,
+    )
+
+
+def _distinct(sources: Sequence[Source]) -> list[Source]:
+    found: list[Source] = []
+    for source in sources:
+        if not any(same_reading(source, other) for other in found):
+            found.append(source)
+    return found
+
+
+def _pruned(lanes: list[Lane]) -> list[Lane]:
+    """The lanes that are of use: an empty one only where no other rides."""
+    full = [lane for lane in lanes if lane.views]
+    riding = [lane for lane in full if lane.riding]
+    first = riding or [next(lane for lane in lanes if lane.riding)]
+    return [*first, *(lane for lane in full if not lane.riding)]
 
 
 def _assert_kept(

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
-from streamsvc.agents.holdings import Holdings
+from streamsvc.agents.holdings import Holdings, Lane
 from streamsvc.agents.shuffle_sender import Offer
-from streamsvc.agents.topology import RunningView, Topology
+from streamsvc.agents.topology import RunningView, ViewKey
+from streamsvc.errors import IntegrityError
 from streamsvc.state.blocks import unpack_block
+from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.shuffle import Section, Span, decode_shuffle
 from streamsvc.state.source import Events, rows_together
@@ -28,10 +30,11 @@ SMALL_ROWS = 1_024
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A chunk of an event topic, judged."""
+    """A chunk of an event topic, judged for one lane."""
 
     chunk: Chunk
     events: Events
+    lane: Lane
 
     @property
     def appended_ms(self) -> int:
@@ -42,10 +45,9 @@ class _Read:
 class Intake:
     """Applies chunks to what the worker holds."""
 
-    def __init__(self, topology: Topology, holdings: Holdings, dead: DeadLetterSender) -> None:
+    def __init__(self, holdings: Holdings, dead: DeadLetterSender) -> None:
         self.generation = -1
         """Consumer group generation whose chunks count."""
-        self._topology = topology
         self._holdings = holdings
         self._dead = dead
         self._offers: defaultdict[str, list[Offer]] = defaultdict(list)
@@ -56,56 +58,81 @@ class Intake:
         Says of each whether it counted: it does not if it was void or known already.
         """
         counted = []
-        read: defaultdict[str, list[_Read]] = defaultdict(list)
+        read: list[_Read] = []
         for chunk in chunks:
-            if chunk.topic in self._topology.sources:
+            if chunk.topic in self._holdings.topology.sources:
                 found = self._read(chunk)
-                if found is not None:
-                    read[chunk.topic].append(found)
+                read += found or ()
                 counted.append(found is not None)
             else:
                 counted.append(self._shuffled(chunk, now_ms))
-        for topic, parts in read.items():
-            for part in parts:
-                self._apply_direct(part, now_ms)
-            for together in _together(parts):
-                self._offer_shuffled(topic, together)
-            for part in parts:
-                if part.events.rejects:
-                    self._dead.offer(part.chunk, part.events.rejects)
+        self._apply(read, now_ms)
         return counted
+
+    def catch_up(self, chunks: Sequence[Chunk], now_ms: int) -> None:
+        """As `take`, of chunks that were read beside the consumer, for whatever is behind it."""
+        read: list[_Read] = []
+        for chunk in chunks:
+            at = chunk.topic, chunk.partition
+            for lane in self._holdings.lanes.get(at, ()):
+                if not lane.riding and chunk.first_offset <= lane.source.next_offset:
+                    read += self._judged(chunk, lane)
+            for state in self._holdings.late_readers(*at):
+                if chunk.first_offset <= state.applied < chunk.next_offset:
+                    _apply_shuffled(chunk, [state], now_ms)
+        self._apply(read, now_ms)
+
+    def _apply(self, read: Sequence[_Read], now_ms: int) -> None:
+        together: defaultdict[tuple[str, tuple[ViewKey, ...]], list[_Read]] = defaultdict(list)
+        for part in read:
+            self._apply_direct(part, now_ms)
+            if views := part.lane.shuffled:
+                keys = part.chunk.topic, tuple(view.key for view in views)
+                together[keys].append(part)
+        for (topic, _), parts in together.items():
+            for some in _together(parts):
+                self._offer_shuffled(topic, some[0].lane.shuffled, some)
+        for part in read:
+            if part.events.rejects:
+                self._dead.offer(part.chunk, part.events.rejects)
 
     def offered(self) -> dict[str, list[Offer]]:
         """By event topic, what was offered to the shuffle since the last call."""
         offers, self._offers = self._offers, defaultdict(list)
         return offers
 
-    def _read(self, chunk: Chunk) -> _Read | None:
+    def _read(self, chunk: Chunk) -> list[_Read] | None:
         """A chunk of an event topic; None if it is void or known already."""
-        source = self._holdings.sources.get((chunk.topic, chunk.partition))
-        if source is None or chunk.generation != self.generation:
+        lanes = self._holdings.lanes.get((chunk.topic, chunk.partition))
+        if lanes is None or chunk.generation != self.generation:
             return None
-        unread = source.unread(chunk)
-        return None if unread is None else _Read(unread, source.read(unread))
+        known = chunk.next_offset <= lanes[0].source.next_offset
+        found = [part for lane in lanes if lane.riding for part in self._judged(chunk, lane)]
+        return None if known and not found else found
+
+    def _judged(self, chunk: Chunk, lane: Lane) -> list[_Read]:
+        """What a lane has not read of a chunk; nothing where nobody wants to know."""
+        unread = lane.source.unread(chunk)
+        if unread is None:
+            return []
+        if not lane.views:
+            lane.source.pass_over(unread)
+            return []
+        return [_Read(unread, lane.source.read(unread), lane)]
 
     def _apply_direct(self, part: _Read, now_ms: int) -> None:
         events = part.events
-        for running in self._topology.direct(part.chunk.topic):
-            _, state = self._holdings.views[(running.view.name, part.chunk.partition)]
+        for running in part.lane.direct:
+            _, state = self._holdings.views[(running.key, part.chunk.partition)]
             if state.applied >= events.end:
                 continue  # this view is ahead of another one that the source was rewound for
             rows, rejects = events.rows_for(running.view, state.applied)
             events.rejects.extend(rejects)
             state.apply_events(events, rows, now_ms, part.appended_ms)
 
-    def _offer_shuffled(self, topic: str, parts: list[_Read]) -> None:
-        views = self._topology.shuffled(topic)
+    def _offer_shuffled(self, topic: str, views: Sequence[RunningView], parts: list[_Read]) -> None:
         offered = self._holdings.offered
-        if all(
-            offered[(v.view.name, p.chunk.partition)] <= p.events.start
-            for p in parts
-            for v in views
-        ):
+        if all(offered[(v.key, p.chunk.partition)] <= p.events.start for p in parts for v in views):
             self._offer_together(topic, views, parts)
             return
         for part in parts:  # some view has seen a part of this: after a restart
@@ -114,7 +141,7 @@ class Intake:
     def _offer_together(
         self, topic: str, views: Sequence[RunningView], parts: Sequence[_Read]
     ) -> None:
-        found = rows_together([v.view for v in views], [p.events for p in parts]) if views else []
+        found = rows_together([v.view for v in views], [p.events for p in parts])
         sections, progress = [], {}
         for running, (rows, rejects) in zip(views, found, strict=True):
             spans: dict[int, Span] = {}
@@ -123,56 +150,63 @@ class Intake:
                 span = _span(part, part.events.start)
                 earlier = spans.get(span.partition)
                 spans[span.partition] = span if earlier is None else earlier.then(span)
-                key = ProgressKey(running.view.name, running.incarnation, span.partition)
-                progress[key] = _progress(part.events)
-                self._holdings.offered[(running.view.name, span.partition)] = span.end
-            name, incarnation = running.view.name, running.incarnation
-            sections.append(Section(name, incarnation, tuple(spans.values()), rows))
-        if sections:
-            self._offers[topic].append(Offer(sections, progress))
+                progress[ProgressKey(*running.key, span.partition)] = _progress(part.events)
+                self._holdings.offered[(running.key, span.partition)] = span.end
+            sections.append(Section(*running.key, tuple(spans.values()), rows))
+        self._offers[topic].append(Offer(sections, progress))
 
     def _offer_rest(self, topic: str, views: Sequence[RunningView], part: _Read) -> None:
         """A chunk for the views that have not seen all of it."""
         events = part.events
         for running in views:
-            held = (running.view.name, part.chunk.partition)
+            held = running.key, part.chunk.partition
             since = self._holdings.offered[held]
             if since >= events.end:
                 continue
             self._holdings.offered[held] = events.end
             rows, rejects = events.rows_for(running.view, since)
             events.rejects.extend(rejects)
-            name, incarnation = running.view.name, running.incarnation
             span = _span(part, max(since, events.start))
-            key = ProgressKey(name, incarnation, part.chunk.partition)
-            section = Section(name, incarnation, (span,), rows)
+            key = ProgressKey(*running.key, part.chunk.partition)
+            section = Section(*running.key, (span,), rows)
             self._offers[topic].append(Offer([section], {key: _progress(events)}))
 
     def _shuffled(self, chunk: Chunk, now_ms: int) -> bool:
         """A chunk of a shuffle topic."""
-        readers = self._topology.readers_of(chunk.topic)
-        held = [self._holdings.views.get((each.view.name, chunk.partition)) for each in readers]
-        states = [entry[1] for entry in held if entry is not None]
-        if not states or chunk.generation != self.generation:
+        at = chunk.topic, chunk.partition
+        if at not in self._holdings.read or chunk.generation != self.generation:
             return False
-        unread = chunk.since(min(state.applied for state in states))
-        records: list[tuple[int, list[Section]]] = []
-        for i, offset in enumerate(unread.offsets.tolist()):
-            value = unread.value(i)
-            if value is not None:
-                records.append((offset, decode_shuffle(unpack_block(value))))
-        for state in states:
-            if state.applied >= chunk.next_offset:
-                continue  # this view is ahead of another one that shares its log
-            sections = [
-                section
-                for offset, found in records
-                if offset >= state.applied
-                for section in found
-                if section.view == state.view.name
-            ]
-            state.apply_shuffled(sections, chunk.next_offset, now_ms)
+        self._holdings.read[at] = max(self._holdings.read[at], chunk.next_offset)
+        _apply_shuffled(chunk, self._holdings.readers(*at), now_ms)
         return True
+
+
+def _apply_shuffled(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) -> None:
+    """Apply what each of these states has not seen of a chunk of their key group."""
+    behind = [state for state in states if state.applied < chunk.next_offset]
+    if not behind:
+        return
+    least = min(state.applied for state in behind)
+    if least < chunk.first_offset:
+        raise IntegrityError(
+            f"{chunk.topic}/{chunk.partition} goes on at offset {chunk.first_offset}, but a view "
+            f"has applied it up to {least} only. Start the worker again: it reads the rest."
+        )
+    unread = chunk.since(least)
+    records: list[tuple[int, list[Section]]] = []
+    for i, offset in enumerate(unread.offsets.tolist()):
+        value = unread.value(i)
+        if value is not None:
+            records.append((offset, decode_shuffle(unpack_block(value))))
+    for state in behind:
+        sections = [
+            section
+            for offset, found in records
+            if offset >= state.applied
+            for section in found
+            if (section.view, section.incarnation) == (state.view.name, state.incarnation)
+        ]
+        state.apply_shuffled(sections, chunk.next_offset, now_ms)
 
 
 def _together(parts: list[_Read]) -> Iterator[list[_Read]]:

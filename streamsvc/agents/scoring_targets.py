@@ -17,7 +17,14 @@ from streamsvc.settings import Settings
 from streamsvc.state.topics import served_topic
 from streamsvc.transport.admin import Admin
 
-__all__ = ["ScoringTarget", "scoring_targets", "sends_dead_letters", "served_topic"]
+__all__ = [
+    "ScoringTarget",
+    "routed_services",
+    "scoring_target",
+    "scoring_targets",
+    "sends_dead_letters",
+    "served_topic",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,15 @@ def scoring_targets(
     settings: Settings, plan: Plan, model_repository: Path, names: Sequence[str]
 ) -> list[ScoringTarget]:
     """The services to run. Raises ConfigurationError naming what is missing."""
+    chosen = routed_services(plan, names)
+    return [scoring_target(settings, plan, service, model_repository) for service in chosen]
+
+
+def routed_services(plan: Plan, names: Sequence[str]) -> list[Service]:
+    """The services of these names, or all that have a route if none is named.
+
+    Raises ConfigurationError where there is none.
+    """
     routed = {s.name: s for s in plan.services if s.route is not None}
     for name in names:
         if name not in routed:
@@ -52,20 +68,23 @@ def scoring_targets(
             "No FeatureService has a scoring route: add tags=ScoringRoute(…).tags() to one and "
             "`feast apply`."
         )
-    admin = Admin(settings)
-    return [_target(settings, admin, plan, service, model_repository) for service in chosen]
+    return chosen
 
 
-def _target(
-    settings: Settings, admin: Admin, plan: Plan, service: Service, model_repository: Path
+def scoring_target(
+    settings: Settings, plan: Plan, service: Service, model_repository: Path
 ) -> ScoringTarget:
+    """One service with everything that its route names. Makes the topics that are missing.
+
+    Raises ConfigurationError naming what is missing.
+    """
     route, request = _route(settings, service), service.request
     assert request is not None
     model = LocalModel(latest_version(model_repository / route.model))
     inputs = service_inputs(plan, service, model.card.features)
     views = [plan.view(view.name) for view in inputs.views if view.topic is not None]
     topics = [*service_topics(settings, service), *source_topics(settings, views)]
-    partitions = {t.name: t.partitions for t in admin.ensure(specs(topics)).values()}
+    partitions = {t.name: t.partitions for t in Admin(settings).ensure(specs(topics)).values()}
     return ScoringTarget(
         service=service,
         route=route,

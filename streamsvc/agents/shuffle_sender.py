@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.agents.topology import RunningView
+from streamsvc.agents.topology import RunningView, ViewKey
 from streamsvc.columns import BytesColumn, concat
 from streamsvc.features.rows import NO_ROWS, EntityRows, column_types
 from streamsvc.state.progress import Progress, ProgressKey
@@ -51,10 +51,15 @@ class ShuffleSender:
         self.sent: dict[ProgressKey, Progress] = {}
         """How far each view's rows of a source partition are acknowledged in every key group."""
         self._topic = shuffle
-        self._types = {each.view.name: column_types(each.view) for each in views}
+        self._types: dict[ViewKey, Mapping[str, str]] = {}
+        self.run(views)
         self._groups = groups
         self._producer = producer
         self._under_way = 0
+
+    def run(self, views: Sequence[RunningView]) -> None:
+        """Send the rows of these views, too."""
+        self._types |= {each.key: column_types(each.view) for each in views}
 
     @property
     def has_room(self) -> bool:
@@ -63,12 +68,12 @@ class ShuffleSender:
 
     def encode(self, offers: Sequence[Offer]) -> Cycle:
         """One cycle of these offers, in their order. Pure: for the engine's thread."""
-        by_view: dict[str, list[Section]] = {}
+        by_view: dict[ViewKey, list[Section]] = {}
         progress: dict[ProgressKey, Progress] = {}
         for offer in offers:
             progress.update(offer.progress)
             for section in offer.sections:
-                by_view.setdefault(section.view, []).append(section)
+                by_view.setdefault((section.view, section.incarnation), []).append(section)
         joined = [_joined(parts, self._types[view]) for view, parts in by_view.items()]
         return Cycle(self._topic, encode_shuffle(joined, self._groups), progress)
 

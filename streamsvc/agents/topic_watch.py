@@ -63,7 +63,7 @@ def grown(source: Source, before: int, now: int) -> str:
 async def watch_topics(
     settings: Settings,
     expected: Callable[[], Mapping[str, TopicState]],
-    keyed: Mapping[str, Source],
+    keyed: Callable[[], Mapping[str, Source]],
     fatal: Callable[[BaseException], None],
 ) -> None:
     """Look at the topics until one has changed, which `fatal` is told as an IntegrityError.
@@ -81,7 +81,7 @@ async def watch_topics(
             log.warning("topics_not_seen", error=str(error))
             continue
         for topic, state in before.items():
-            why = changed(topic, state, now.get(topic), keyed.get(topic))
+            why = changed(topic, state, now.get(topic), keyed().get(topic))
             if why is not None:
                 fatal(IntegrityError(why))
                 return

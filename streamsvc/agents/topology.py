@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
+import msgspec
 import structlog
 
-from streamsvc.agents.claims import agree, read_claims
+from streamsvc.agents.claims import Control, agree, read_claims, read_control, retired
 from streamsvc.agents.topic_check import ensure_topics
 from streamsvc.agents.topic_plan import PlannedTopic, named_topics, state_topics, view_topics
 from streamsvc.agents.topic_watch import grown
@@ -27,6 +29,7 @@ __all__ = [
     "PreparedView",
     "RunningView",
     "Topology",
+    "ViewKey",
     "identities",
     "prepare_topology",
     "prepare_view",
@@ -35,6 +38,9 @@ __all__ = [
 ]
 
 log = structlog.get_logger(__name__)
+
+ViewKey: TypeAlias = tuple[str, int]
+"""View and incarnation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,20 @@ class RunningView:
     shuffle: str | None
     """The topic that its rows are read from, which all shuffled views of a source share; None for
     a view that reads the source itself."""
+    quiet: bool = False
+    """Rows may still be waiting until they contain what those of an earlier incarnation do."""
+    begins: Mapping[int, int] = field(default_factory=dict)
+    """Shuffle partition -> offset before which none of its rows can lie; empty is the beginning."""
+
+    @property
+    def key(self) -> ViewKey:
+        """Name and incarnation: while a view is rebuilt, two of a name run."""
+        return self.view.name, self.incarnation
+
+    @property
+    def log(self) -> str:
+        """The topic whose partitions its state is kept by."""
+        return self.shuffle or self.view.source.topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,8 @@ class Topology:
     """Event topic -> what it was when the incarnations were agreed on."""
     dead_partitions: Mapping[str, int]
     """Event topic -> partitions of the topic of its dead letters."""
+    gone: Mapping[str, int] = field(default_factory=dict)
+    """View that is no longer defined -> its last incarnation, of which something may be left."""
 
     def direct(self, topic: str) -> list[RunningView]:
         """Views that read this event topic themselves."""
@@ -81,12 +103,36 @@ class Topology:
         """Event topic -> shuffle topic, of those that have one."""
         return {v.view.source.topic: v.shuffle for v in self.views if v.shuffle is not None}
 
+    @property
+    def read(self) -> list[str]:
+        """Every topic that a worker reads."""
+        return [*self.sources, *self.shuffles().values()]
 
-async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
+    def after(self, before: Topology) -> Topology:
+        """This topology where `before` runs: a view that is still quiet runs beside those that it
+        replaces, unless its state is kept by another topic than theirs."""
+        logs = {each.view.name: each.log for each in self.views if each.quiet}
+        keys = {each.key for each in self.views}
+        older = [
+            each
+            for each in before.views
+            if each.key not in keys and logs.get(each.view.name) == each.log
+        ]
+        return replace(self, views=(*self.views, *older))
+
+    def later(self, running: RunningView) -> bool:
+        """Whether a later incarnation of this view runs, too."""
+        name, number = running.key
+        return any(v.view.name == name and v.incarnation > number for v in self.views)
+
+
+async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = False) -> Topology:
     """Agree on incarnations and create every topic that is missing.
 
-    Raises ConfigurationError for a topic that may not be created, or is not as it has to be, and
-    where there is nothing to compute.
+    `running` says that readers are being served, so that whatever is claimed now must not be seen
+    before it has caught up. That is so without it, too, for all but the first views of a topic.
+    Raises ConfigurationError for a topic that may not be created, or is not as it has to be.
+    Also where there is nothing to compute.
     """
     if not plan.views:
         raise ConfigurationError(
@@ -101,17 +147,43 @@ async def prepare_topology(settings: Settings, plan: Plan) -> Topology:
     claims = await read_claims(settings, topics.control)
     _refuse_grown(admin, plan, wanted, claims)
     _forget_old_topics(settings, plan, wanted, claims)
-    numbers = await agree(settings, topics.control, wanted)
-    running = tuple(_running(view, numbers, topics) for view in plan.views)
-    ensure_topics(admin, _logs_of_state(running, wanted))
+    by_name = {view.name: view for view in plan.views}
+
+    def complete(claim: Claim, before: Sequence[Claim]) -> Claim:
+        view = by_name.get(claim.view)
+        if view is None:
+            return claim
+        held = newest_claim(claim.view, before)
+        others = held is None and any(
+            c.topic_id == claim.topic_id and "/" not in c.view for c in before
+        )
+        replaces = held is not None and held.topic_id == claim.topic_id
+        quiet = running or others or replaces
+        return msgspec.structs.replace(
+            claim, quiet=quiet, begins=_shuffle_ends(admin, topics, view, wanted, before)
+        )
+
+    newest = await agree(settings, topics.control, wanted, complete)
+    control = await read_control(settings, topics.control)
+    numbers = {name: claim.number for name, claim in newest.items()}
+    views = tuple(
+        replace(
+            _running(view, numbers, topics),
+            quiet=control.quiet(newest[view.name]),
+            begins=newest[view.name].begins,
+        )
+        for view in plan.views
+    )
+    ensure_topics(admin, _logs_of_state(views, wanted))
     sources = {view.source.topic: view.source for view in plan.views}
     return Topology(
         plan.project,
         topics,
-        running,
+        views,
         sources,
         {topic: states[topic] for topic in sources},
         {topic: states[topics.dead(topic)].partitions for topic in sources},
+        _gone(plan, control),
     )
 
 
@@ -144,7 +216,8 @@ async def prepare_view(settings: Settings, plan: Plan, view: View) -> PreparedVi
     wanted = identities(settings, plan, states)
     _refuse_grown(admin, plan, wanted, await read_claims(settings, topics.control))
     shared = {name: wanted[name] for name in _shared(view)}
-    numbers = await agree(settings, topics.control, shared)
+    agreed = await agree(settings, topics.control, shared)
+    numbers = {name: claim.number for name, claim in agreed.items()}
     return PreparedView(view, topics, states[view.source.topic], wanted[view.name], numbers)
 
 
@@ -152,6 +225,31 @@ def _shared(view: View) -> list[str]:
     """What views of one source have in common that incarnations are counted for."""
     declared = [_key_name(view.source)] if view.source.key_field is not None else []
     return [*declared, _shuffle_name(view)] if view.shuffled else declared
+
+
+def _shuffle_ends(
+    admin: Admin,
+    topics: InternalTopics,
+    view: View,
+    wanted: Mapping[str, Identity],
+    claims: Sequence[Claim],
+) -> dict[int, int]:
+    """Where the shuffle of a view ends, if it is one that ran before."""
+    if not view.shuffled:
+        return {}
+    held = newest_claim(_shuffle_name(view), claims)
+    if held is None or held.digest != wanted[_shuffle_name(view)].digest:
+        return {}
+    shuffle = topics.shuffle(view.source.name, held.number)
+    return admin.end_offsets(shuffle) if admin.exists(shuffle) else {}
+
+
+def _gone(plan: Plan, control: Control) -> dict[str, int]:
+    """Views of which something may be left in the store, though the plan has them no longer."""
+    defined = {view.name for view in plan.views}
+    names = {claim.view for claim in control.claims if "/" not in claim.view} - defined
+    newest = [newest_claim(name, control.claims) for name in sorted(names)]
+    return {claim.view: claim.number for claim in newest if claim and not retired(claim)}
 
 
 async def survey_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
@@ -262,7 +360,9 @@ def _forget_old_topics(
     """
     for view in plan.views:
         held = newest_claim(view.name, claims)
-        if held is not None and held.topic_id != wanted[view.name].topic_id:
+        if held is None or retired(held):
+            continue
+        if held.topic_id != wanted[view.name].topic_id:
             rows = delete_older(connect(settings), plan.project, view.name, held.number + 1)
             log.info("topic_made_anew", view=view.name, topic=view.source.topic, rows_deleted=rows)
 

@@ -43,17 +43,20 @@ class Turns:
         senders: Mapping[str, ShuffleSender],
         partitions: Callable[[], list[tuple[RunningView, ViewPartition]]],
         comes_back: Callable[[str], bool],
+        caught_up: Callable[[], None],
         applied: Callable[[Delivery], None],
         before_commit: Callable[[], Awaitable[None]],
         committed: Callable[[], Awaitable[None]],
     ) -> None:
-        """`engine` has one thread. `applied` is told of every delivery whose records count."""
+        """`engine` has one thread, on which `caught_up` is called in every turn. `applied` is told
+        of every delivery whose records count."""
         self._engine = engine
         self._intake = intake
         self._flusher = flusher
         self._senders = senders
         self._partitions = partitions
         self._comes_back = comes_back
+        self._caught_up = caught_up
         self._applied = applied
         self._before_commit = before_commit
         self._committed = committed
@@ -66,16 +69,19 @@ class Turns:
         """There is something to do."""
         self._wake.set()
 
-    async def run(self, inbox: Inbox) -> None:
-        """Take turns until `end`. Raises what a turn, the store or the producer raises."""
+    async def run(self, inbox: Inbox, late: Inbox) -> None:
+        """Take turns until `end`; `late` holds what was read beside the consumer.
+
+        Raises what a turn, the store or the producer raises.
+        """
         async with asyncio.TaskGroup() as tasks:
             while not self._ending:
                 # When it is quiet, rows still age, and markers confirm that nothing is unread.
-                if not inbox.holds(self._open):
+                if not (inbox.holds(self._open) or late.holds(self._open)):
                     await self._woken(IDLE_MARKER_MS / 1_000)
                 await all_arrived(lambda: inbox.received)
                 self._wake.clear()
-                turn = await self._on_engine(inbox.take(self._open))
+                turn = await self._on_engine(inbox.take(self._open), late.take(self._open))
                 for delivery in turn.applied:
                     self._applied(delivery)
                 for sender, cycle in turn.cycles:
@@ -107,13 +113,15 @@ class Turns:
         await self._wake.wait()
         handle.cancel()
 
-    def _on_engine(self, deliveries: list[Delivery]) -> asyncio.Future[_Turn]:
+    def _on_engine(self, deliveries: list[Delivery], late: list[Delivery]) -> asyncio.Future[_Turn]:
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._engine, self._turn, deliveries)
+        return loop.run_in_executor(self._engine, self._turn, deliveries, late)
 
-    def _turn(self, deliveries: list[Delivery]) -> _Turn:
+    def _turn(self, deliveries: list[Delivery], late: list[Delivery]) -> _Turn:
         now_ms = wall_ms()
         counted = self._intake.take([d.chunk for d in deliveries], now_ms)
+        self._intake.catch_up([d.chunk for d in late], now_ms)
+        self._caught_up()
         applied = [d for d, counts in zip(deliveries, counted, strict=True) if counts]
         offered = self._intake.offered()
         senders = [(self._senders[topic], offers) for topic, offers in offered.items()]

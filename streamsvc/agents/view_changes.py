@@ -1,11 +1,11 @@
-"""What feature workers will do with views when they start next: keep, rebuild, begin, drop."""
+"""What feature workers will do with views after `feast apply`: keep, rebuild, begin, drop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from streamsvc.agents.claims import read_claims
+from streamsvc.agents.claims import read_claims, retired
 from streamsvc.agents.topology import identities
 from streamsvc.definitions.plan import Plan
 from streamsvc.settings import Settings
@@ -50,6 +50,8 @@ async def view_changes(settings: Settings, wanted: Plan, applied: Plan | None) -
 def _change(name: str, identity: Identity, claim: Claim | None) -> ViewChange:
     if claim is None:
         return ViewChange(name, "new", "no worker has run it yet")
+    if retired(claim):
+        return ViewChange(name, "new", "it was removed, and its rows are gone")
     if claim.digest == identity.digest:
         return ViewChange(name, "keep", "")
     why = []

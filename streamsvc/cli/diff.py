@@ -20,9 +20,9 @@ def diff(
 ) -> None:
     """Say which views would keep their state, be rebuilt, begin or go, before `feast apply`.
 
-    Reads the definitions from the repo's Python files and changes nothing. Takes effect when
-    `feast apply` has run and the feature workers are started again. A view that is rebuilt or new
-    begins with all that its topic still holds; one that keeps its state goes on where it is.
+    Reads the definitions from the repo's Python files and changes nothing. Running feature workers
+    do it within seconds of `feast apply`. A view that is rebuilt or new begins with all that its
+    topic still holds; one that keeps its state goes on where it is.
     """
     context = cli_context(ctx)
     import asyncio

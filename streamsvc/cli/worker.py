@@ -42,18 +42,13 @@ def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
     """Turn events into windowed features in the online store."""
     _end_when_told()
     from streamsvc.agents.features import run
-    from streamsvc.definitions.registry import load_plan
-    from streamsvc.errors import DefinitionError
     from streamsvc.monitor.logs import configure_logs
     from streamsvc.transport.app import run as run_loop
 
     context = cli_context(ctx)
     settings = context.settings
     configure_logs(settings)
-    plan = load_plan(context.repo, settings.max_future_ms)
-    if not plan.views:
-        raise DefinitionError(["No StreamFeatureView is applied: run `feast apply` in the repo."])
-    run_loop(run(settings, plan, instance_id))
+    run_loop(run(settings, context.repo, instance_id))
 
 
 @app.command()

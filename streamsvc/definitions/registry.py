@@ -21,7 +21,7 @@ from streamsvc.definitions.views import compile_view
 from streamsvc.errors import ConfigurationError, DefinitionError
 from streamsvc.feast_import import import_feast
 
-__all__ = ["FeastObjects", "compile_plan", "load_plan", "read_files", "read_registry"]
+__all__ = ["FeastObjects", "compile_plan", "load_plan", "open_store", "read_files", "read_registry"]
 
 DEFAULT_MAX_FUTURE_MS = 3_600_000
 
@@ -49,7 +49,7 @@ def load_plan(repo: Path, settings_max_future_ms: int = DEFAULT_MAX_FUTURE_MS) -
 
 def read_registry(repo: Path) -> FeastObjects:
     """The applied objects. Raises ConfigurationError where there is no repo or nothing applied."""
-    store = _store(repo)
+    store = open_store(repo)
     from feast.data_source import KafkaSource
 
     project, registry = store.project, store.registry
@@ -89,7 +89,7 @@ def read_files(repo: Path) -> FeastObjects:
 
     Raises ConfigurationError where there is no repo, or its files cannot be read.
     """
-    store = _store(repo)
+    store = open_store(repo)
     from feast import Project
     from feast.data_source import KafkaSource
     from feast.repo_operations import parse_repo
@@ -116,7 +116,8 @@ def read_files(repo: Path) -> FeastObjects:
     )
 
 
-def _store(repo: Path) -> Any:
+def open_store(repo: Path) -> Any:
+    """Feast's FeatureStore of a repo directory. Raises ConfigurationError where there is none."""
     if not (repo / "feature_store.yaml").is_file():
         raise ConfigurationError(
             f"{repo} is no Feast repo (it has no feature_store.yaml); name it with --chdir, or "

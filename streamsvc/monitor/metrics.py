@@ -32,6 +32,9 @@ _LATENCY_BUCKETS = (
 )
 
 
+DEFINITIONS_TEXT = "Changes of the definitions that were noticed, by what came of them"
+
+
 class FeatureMetrics:
     """What a feature worker counts."""
 
@@ -71,6 +74,16 @@ class FeatureMetrics:
         )
         self.flush = self._histogram("flush_seconds", "The store writes and markers of one cut")
         self.restore = self._histogram("restore_seconds", "Restoring state after an assignment")
+        self.definitions = self._counter("definitions_changes", DEFINITIONS_TEXT, "outcome")
+        self.waiting = self._gauge(
+            "view_partitions_waiting",
+            "State partitions of a new or rebuilt view that have not caught up yet",
+            "view",
+        )
+        self.switch = self._histogram(
+            "definitions_switch_seconds",
+            "From a noticed change until the views concerned are begun",
+        )
 
         self._expired_seen: dict[str, int] = {}
 
@@ -126,6 +139,7 @@ class ScoringMetrics:
             registry=self.registry,
             buckets=_LATENCY_BUCKETS,
         )
+        self.definitions = self._counter("definitions_changes", DEFINITIONS_TEXT, "outcome")
         self.stage = Histogram(
             "streamsvc_scoring_stage_seconds",
             "One stage of scoring one chunk",

@@ -12,6 +12,7 @@ from streamsvc.scoring.needs import MarkerId
 from streamsvc.store.client import Client
 from streamsvc.store.cluster import Cluster
 from streamsvc.store.keys import marker_key, row_keys
+from streamsvc.store.layouts import Layouts
 from streamsvc.store.many_keys import mget
 from streamsvc.store.markers import Marker
 from streamsvc.store.row import RowLayout, Rows
@@ -28,6 +29,7 @@ class StoreReads:
     def __init__(self, client: Client, project: str) -> None:
         self._client = client
         self._project = project
+        self._layouts = Layouts(client, project)
         self._decoder = msgspec.msgpack.Decoder(Marker)
 
     def markers(self, ids: Sequence[MarkerId]) -> dict[MarkerId, Marker | None]:
@@ -56,8 +58,12 @@ class StoreReads:
         found += mget(self._client, names)
         rows = []
         at = len(ids)
-        for _, layout, keys in wanted:
-            rows.append(layout.unpack(found[at : at + len(keys)]))
+        for view, layout, keys in wanted:
+            stored = found[at : at + len(keys)]
+            unpacked = layout.unpack(stored)
+            if unpacked.foreign:
+                unpacked = self._layouts.completed(view, layout, stored, unpacked)
+            rows.append(unpacked)
             at += len(keys)
         return self._decoded(ids, found[: len(ids)]), rows
 

@@ -11,6 +11,10 @@ a number holds. Keys carry the number and the identity, so compaction never remo
 A backfill *reserves* a number while it builds the state that shall have it. A reservation is not a
 claim: the state before goes on to be the view's. It says what is being built, and from then on that
 number can be claimed for nothing else.
+
+An incarnation that replaces another is claimed *quiet*: state partition by state partition, its
+rows wait until they contain what those of its predecessor do. Once all of them are written it is
+*settled*, which the log says, too.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ __all__ = [
     "newest_claim",
     "next_number",
     "open_reservation",
+    "settled_key",
 ]
 
 
@@ -73,12 +78,20 @@ class Claim(msgspec.Struct, frozen=True):
     definition_hash: str
     handover: Handover | None = None
     reserved: bool = False
+    quiet: bool = False
+    """Its rows wait until it has caught up, because those of an earlier one are being served."""
+    begins: dict[int, int] = msgspec.field(default_factory=dict)
+    """Shuffle partition -> offset before which none of its rows can lie: where the log ended before
+    it was claimed. Empty is the beginning."""
 
     @property
     def key(self) -> bytes:
         """Record key: unique to the claim."""
-        end = "/reserved" if self.reserved else ""
-        return f"incarnation/{self.view}/{self.number}/{self.digest}{end}".encode()
+        key = f"incarnation/{self.view}/{self.number}/{self.digest}"
+        if self.begins:
+            # Of two equal claims the first one counts, so the second may not replace it.
+            key += "/" + "-".join(str(at) for _, at in sorted(self.begins.items()))
+        return (key + ("/reserved" if self.reserved else "")).encode()
 
     @property
     def confirmed(self) -> Claim:
@@ -106,6 +119,11 @@ class Claim(msgspec.Struct, frozen=True):
             handover,
             reserved,
         )
+
+
+def settled_key(view: str, number: int) -> bytes:
+    """Key of the record which says that a quiet incarnation serves everywhere."""
+    return f"settled/{view}/{number}".encode()
 
 
 @dataclass(frozen=True, slots=True)

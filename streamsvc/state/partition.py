@@ -6,7 +6,7 @@ topic. The state is a function of a prefix of that log; `applied` is where the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,8 @@ class Cut:
     """Next source offset by source partition: what the rows in the store now contain."""
     clock_ms: int
     commit: Commit | None
+    quiet: bool = False
+    """The rows wait: there are none, and the marker is another incarnation's."""
 
 
 class ViewPartition:
@@ -73,6 +75,9 @@ class ViewPartition:
         """Input offset of the last commit, -1 before the first."""
         self.trimming = Trimming(0)
         """Not of the state, but of its log: for whoever hears of acknowledgements."""
+        self.quiet = False
+        """Rows wait, because those of an earlier incarnation are being served."""
+        self._until: Mapping[int, int] = {}
 
     # --- restoring -------------------------------------------------------------------------
 
@@ -158,6 +163,23 @@ class ViewPartition:
         """The store has lost rows: let the next cut hold all of them."""
         self.state.mark_all_changed()
 
+    # --- taking over from an earlier incarnation -------------------------------------------
+
+    def wait(self, until: Mapping[int, int]) -> None:
+        """Be quiet until everything below these source offsets, by partition, is applied."""
+        self.quiet = True
+        self._until = until
+
+    def caught_up(self, others: Iterable[ViewPartition]) -> bool:
+        """Whether it contains what it has waited for, and all that earlier incarnations do."""
+        wanted = [self._until, *(other.vector for other in others)]
+        return all(self.vector.get(p, 0) >= at for found in wanted for p, at in found.items())
+
+    def speak(self) -> None:
+        """Be quiet no longer: let the next cut hold all rows."""
+        self.quiet = False
+        self.refill()
+
     # --- time ------------------------------------------------------------------------------
 
     def _set_clock(self, clock: SourceClock, now_ms: int) -> None:
@@ -191,6 +213,8 @@ class ViewPartition:
     @property
     def unflushed(self) -> bool:
         """Whether a cut would hold rows, or a marker that promises more than the last one."""
+        if self.quiet:
+            return False
         return self.applied != self._flushed or self.state.n_changed > 0 or self.ageing_due
 
     @property
@@ -202,11 +226,13 @@ class ViewPartition:
 
     def cut(self, *, commit: bool) -> Cut:
         """Rows that changed or aged, and with `commit` the tiles behind them."""
-        emissions = [self.state.emit()] if self.state.n_changed else []
+        if self.quiet and self.ageing_due:
+            self.state.age(AGEING_SLICE)  # nobody reads these rows; their tiles go
+        emissions = [self.state.emit()] if self.state.n_changed and not self.quiet else []
         # A clock record promises rows aged exactly to its time to whoever waits for its offset,
         # so all of them go before the marker; otherwise a burst may not delay fresh rows.
         limit = None if self._clock.driven else AGEING_SLICE
-        if self.ageing_due:
+        if self.ageing_due and not self.quiet:
             emissions.append(self.state.age(limit))
         self._flushed = self.applied
         return Cut(
@@ -217,6 +243,7 @@ class ViewPartition:
             sources=dict(self.vector),
             clock_ms=self.state.clock_ms,
             commit=self._commit() if commit else None,
+            quiet=self.quiet,
         )
 
     def _commit(self) -> Commit:

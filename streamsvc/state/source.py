@@ -116,6 +116,10 @@ class SourcePartition:
         """The part of a chunk that was not read yet, or None. The transport allows no gaps."""
         return chunk.since(self.next_offset) if chunk.next_offset > self.next_offset else None
 
+    def pass_over(self, chunk: Chunk) -> None:
+        """Go past a chunk that nobody wants to know."""
+        self.next_offset = chunk.next_offset
+
     def read(self, chunk: Chunk) -> Events:
         """Decode and judge a chunk that starts at `next_offset`."""
         clocks = find_clocks(chunk)

@@ -4,6 +4,7 @@
     marker   {<project>/<view>/applied}<state partition>
     position {<project>/<topic>/read}<source partition>
     beat     {<project>/heartbeat.<place>}<owner>            place: four digits
+    layout   {<project>/<view>/layout}<fingerprint>
 
 What stands in braces is a Redis Cluster hash tag: a shard's rows share a slot, so one `MGET` or
 script call may name any number of them; so do a view's markers, and a topic's positions.
@@ -21,6 +22,7 @@ __all__ = [
     "SHARDS",
     "heartbeat_key",
     "heartbeat_pattern",
+    "layout_key",
     "marker_key",
     "marker_pattern",
     "position_key",
@@ -68,6 +70,11 @@ def position_key(project: str, topic: str, partition: int) -> bytes:
 def heartbeat_key(project: str, owner: str, place: int = 0) -> bytes:
     """The store key of a feature worker's heartbeat; every place, below 10,000, has its slot."""
     return f"{{{project}/heartbeat.{place:04d}}}{owner}".encode()
+
+
+def layout_key(project: str, view: str, fingerprint: int) -> bytes:
+    """The store key of what rows with this schema fingerprint hold."""
+    return f"{{{project}/{view}/layout}}{fingerprint:08x}".encode()
 
 
 def row_pattern(project: str, view: str) -> bytes:

@@ -13,7 +13,7 @@ from streamsvc.store.keys import (
 )
 from streamsvc.store.many_keys import unlink
 
-__all__ = ["delete_older", "delete_project", "delete_view", "delete_views"]
+__all__ = ["delete_older", "delete_older_rows", "delete_project", "delete_view", "delete_views"]
 
 _SCAN_KEYS = 1_000
 
@@ -59,6 +59,11 @@ def delete_older(client: Client, project: str, view: str, incarnation: int) -> i
     A worker of this incarnation that runs already writes its markers again, and keeps its rows.
     """
     _delete(client, marker_pattern(project, view))
+    return delete_older_rows(client, project, view, incarnation)
+
+
+def delete_older_rows(client: Client, project: str, view: str, incarnation: int) -> int:
+    """Delete a view's rows of incarnations before this one, and nothing else; how many."""
     deleted = 0
     with store_errors(client):
         shard: dict[bytes, list[bytes]] = {}

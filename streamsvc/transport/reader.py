@@ -1,4 +1,4 @@
-"""Reading a topic to its end, as chunks: how state is restored."""
+"""Reading a topic without a group, as chunks: to its end, or on and on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from streamsvc.transport.columnar_fetch import Columnar, install
 from streamsvc.transport.kafka_config import aiokafka_config
 from streamsvc.transport.kafka_faults import forbidden, why_refused
 
-__all__ = ["EARLIEST", "RecordsDeletedError", "read_to_end"]
+__all__ = ["EARLIEST", "RecordsDeletedError", "follow", "read_to_end"]
 
 EARLIEST = -2
 MAX_PARTITION_FETCH_BYTES = 8 << 20
+FOLLOW_WAIT_MS = 100
 
 
 class RecordsDeletedError(UnavailableError):
@@ -39,16 +40,7 @@ async def read_to_end(
     """
     if not starts:
         return  # a consumer that was assigned nothing cannot be stopped
-    install()
-    consumer = AIOKafkaConsumer(
-        **aiokafka_config(settings),
-        value_deserializer=Columnar(),
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=100,
-        max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
-    )
+    consumer = _consumer(settings, Columnar())
     try:
         await consumer.start()
         ends = await _assign(consumer, topic, starts)
@@ -72,6 +64,55 @@ async def read_to_end(
         raise why or UnavailableError(f"Cannot read {topic!r} to its end: {error!r}") from error
     finally:
         await consumer.stop()
+
+
+async def follow(
+    settings: Settings, topic: str, wanted: dict[int, int], max_records: int
+) -> AsyncIterator[Chunk | None]:
+    """Chunks of the partitions in `wanted`, each from its offset on, for as long as any is wanted.
+
+    None where nothing came for a while. A partition that is taken out of `wanted` is read no
+    further. Raises IntegrityError where records that are wanted are deleted, UnavailableError if
+    Kafka does not answer.
+    """
+    consumer = _consumer(settings, Columnar(max_records=max_records))
+    tps = {partition: TopicPartition(topic, partition) for partition in wanted}
+    try:
+        await consumer.start()
+        consumer.assign(list(tps.values()))
+        for partition, offset in wanted.items():
+            consumer.seek(tps[partition], offset)
+        while wanted:
+            fetched = await consumer.getmany(timeout_ms=FOLLOW_WAIT_MS)
+            for chunk in (chunk for chunks in fetched.values() for chunk in chunks):
+                if chunk.partition in wanted:
+                    yield chunk
+            if not fetched:
+                yield None
+            done = [tp for partition, tp in tps.items() if partition not in wanted]
+            consumer.pause(*done)
+    except OffsetOutOfRangeError as error:
+        raise IntegrityError(
+            f"Records of {topic!r} were deleted while they were being read for the first time "
+            f"({error}). Keep them for longer than a rebuild takes, and start the worker again."
+        ) from error
+    except KafkaError as error:
+        raise UnavailableError(f"Cannot read {topic!r}: {error!r}") from error
+    finally:
+        await consumer.stop()
+
+
+def _consumer(settings: Settings, chunks: Columnar) -> AIOKafkaConsumer:
+    install()
+    return AIOKafkaConsumer(
+        **aiokafka_config(settings),
+        value_deserializer=chunks,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=MAX_PARTITION_FETCH_BYTES,
+    )
 
 
 async def _assign(

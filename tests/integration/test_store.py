@@ -19,6 +19,7 @@ from streamsvc.settings import Settings
 from streamsvc.store.client import call, call_all, connect
 from streamsvc.store.heartbeat import Heartbeat
 from streamsvc.store.keys import marker_key, row_keys
+from streamsvc.store.layouts import publish_layout
 from streamsvc.store.markers import Marker, read_markers, write_marker
 from streamsvc.store.read_positions import ReadPosition, SharedPositions
 from streamsvc.store.reader import RowReader
@@ -377,3 +378,34 @@ def test_rows_of_older_incarnations_go_and_others_stay(client: redis.Redis, proj
     assert read_markers(client, project, "view", [0]) == [None]
     assert RowReader(client, project).read("views", LAYOUT, keys_of(1)).present.all()
     assert delete_older(client, project, "view", 3) == 0
+
+
+def test_rows_of_another_schema_show_what_both_have(client: redis.Redis, project: str) -> None:
+    """Half of a view is rebuilt: `last` is new, `amount` stays, `place` has gone."""
+    before = RowLayout({"amount": "Float64", "place": "String"})
+    unknown = RowLayout({"amount": "Float64", "nobody": "Int64"})
+    after = RowLayout({"amount": "Float64", "last": "Int64", "name": "String"})
+    reader, writer = RowReader(client, project), FencedWriter(client, project)
+    publish_layout(client, project, "v", before)
+    publish_layout(client, project, "v", after)
+
+    def write(layout: RowLayout, ids: list[int], incarnation: int, **columns: Any) -> None:
+        at = np.zeros(len(ids), np.int64)
+        rows = layout.pack(columns, incarnation, 0, at, at + NEVER_MS)
+        assert writer.write("v", keys_of(*ids), rows) == 0
+
+    write(before, [1, 2, 3], 1, amount=numeric([1.0, 2.0, None]), place=strings(["a", "b", "c"]))
+    write(
+        after, [2, 4], 2, amount=numeric([5.0, 6.0]), last=numeric([7, 8]), name=strings(["x", "y"])
+    )
+    write(unknown, [5], 1, amount=numeric([9.0]), nobody=numeric([1]))
+    keys = keys_of(4, 3, 2, 1, 5, 6)
+    old, new = reader.read("v", before, keys), reader.read("v", after, keys)
+    for rows in (old, new):
+        assert rows.present.tolist() == [True, True, True, True, False, False]
+        assert rows.values["amount"].to_pylist() == [6.0, None, 5.0, 1.0, None, None]
+        assert rows.incarnation.tolist() == [2, 1, 2, 1, 0, 0]
+        assert rows.foreign == 1
+    assert new.values["last"].to_pylist() == [8, None, 7, None, None, None]
+    assert new.values["name"].to_pylist() == ["y", None, "x", None, None, None]
+    assert old.values["place"].to_pylist() == [None, "c", None, "a", None, None]

@@ -20,9 +20,9 @@ def delivery(topic, rows):
     return Delivery(Chunk(topic=topic, rows=rows), lambda: None, Slot(0))
 
 
-def inbox(*topics):
+def inbox(*topics, **bounds):
     woken = []
-    return Inbox(topics, lambda: woken.append(1)), woken
+    return Inbox(topics, lambda: woken.append(1), **bounds), woken
 
 
 async def test_a_turn_takes_everything_of_open_topics_in_order():
@@ -38,9 +38,8 @@ async def test_a_turn_takes_everything_of_open_topics_in_order():
     assert box.take(lambda _: True) == []
 
 
-async def test_a_turn_is_bounded_but_for_a_single_large_chunk(monkeypatch):
-    monkeypatch.setattr(module, "MAX_TURN_ROWS", 10)
-    box, _ = inbox("a")
+async def test_a_turn_is_bounded_but_for_a_single_large_chunk():
+    box, _ = inbox("a", turn_rows=10)
     rows = [8, 2, 1, 25, 1]
     for n in rows:
         await box.put(delivery("a", n))

@@ -1,0 +1,148 @@
+"""A scoring worker that runs on while its definitions change: on real Kafka and a real store.
+
+Only the registry is played: the end-to-end test has a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+from support.scoring import plan, request
+from support.scoring_world import PARTITIONS, World, now_ms, remove, some, where
+
+from streamsvc.agents.scoring import run_services
+from streamsvc.agents.topology import prepare_topology
+from streamsvc.store.markers import Marker, write_marker
+
+PATIENCE_S = 60
+
+
+class Applied:
+    """Stands for the definitions of a repo, as a worker watches them."""
+
+    def __init__(self, first):
+        self.plan, self.version, self.seen = first, 0, (0, None)
+        self.beside = lambda: None
+
+    def watch_beside(self, beside):
+        self.beside = beside
+
+    def look(self):
+        return self.version, self.beside()
+
+    def load(self, look):
+        return self.plan
+
+    def apply(self, changed):
+        self.plan, self.version = changed, self.version + 1
+
+
+class Changing(World):
+    @contextlib.asynccontextmanager
+    async def serving(self):
+        settings = self.settings.model_copy(
+            update={"model_server": "in-process", "definitions_interval_s": 0.1}
+        )
+        self.applied, stop = Applied(self.plan), asyncio.Event()
+        task = asyncio.create_task(
+            run_services(settings, self.plan, self.repository, stop=stop, definitions=self.applied)
+        )
+        try:
+            yield task
+        finally:
+            stop.set()
+            await task
+
+    def changed(self, features=None, hashes=None, **route):
+        """The plan with another route, other features, or other definitions of its views."""
+        service = replace(self.service, route=replace(self.route, **route))
+        if features is not None:
+            service = replace(
+                service, features=tuple(f for f in service.features if str(f) in features)
+            )
+        views = tuple(
+            replace(v, definition_hash=(hashes or {}).get(v.name, v.definition_hash))
+            for v in self.plan.views
+        )
+        return replace(self.plan, services=(service,), views=views)
+
+    async def asks(self, n, seed):
+        """All predictions, after so many more requests."""
+        self.asked = getattr(self, "asked", 0) + n
+        self.send([request(*a, now_ms()) for a in some(n, seed=seed)])
+        return await self.predictions(self.asked)
+
+    async def until_changed(self, decision):
+        """Ask until all partitions answer like this, which they then do for ever."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                found = await self.asks(PARTITIONS, self.asked)
+                assert len({where(r) for r in found}) == len(found) == self.asked
+                by_partition = decisions(found)
+                if all(answers[-1] == decision for answers in by_partition.values()):
+                    return
+
+    async def until_said(self, capsys, text):
+        async with asyncio.timeout(PATIENCE_S):
+            said = ""
+            while text not in said:
+                await asyncio.sleep(0.05)
+                said += capsys.readouterr().out
+
+    def serve(self, view, incarnation):
+        """As a feature worker does that has caught up."""
+        marker = Marker(incarnation, {}, now_ms(), self.started_ms)
+        for partition in range(max(PARTITIONS, self.settings.key_groups)):
+            write_marker(self.client, self.plan.project, view, partition, marker)
+
+
+@pytest.fixture
+def w(stack, tmp_path):
+    settings = stack.settings.model_copy(update={"served_log": False})
+    made = plan(stack.unique("changing") + ".", deadline_ms=600_000, freshness_wait_ms=0)
+    world = Changing(settings, made, tmp_path / "models")
+    yield world
+    remove(world)
+
+
+def decisions(found):
+    """Partition -> decisions by offset."""
+    order = sorted(found, key=where)
+    return {
+        p: [r["decision"] for r in order if r["source"]["partition"] == p]
+        for p in range(PARTITIONS)
+    }
+
+
+@pytest.mark.timeout(180)
+async def test_a_changed_service_takes_effect_between_two_batches(w):
+    await prepare_topology(w.settings, w.plan)
+    async with w.serving():
+        assert {r["decision"] for r in await w.asks(30, 1)} == {True, False}
+        w.applied.apply(w.changed(threshold=-1.0))
+        await w.until_changed(True)
+        # Its views are begun anew: the definition before goes on until they serve everywhere.
+        anew = w.changed(threshold=2.0, hashes={"cards": "1"})
+        await prepare_topology(w.settings, anew, running=True)
+        w.applied.apply(anew)
+        for seed in range(5):
+            found = await w.asks(30, seed)
+        assert all(answers[-20:] == [True] * 20 for answers in decisions(found).values())
+        w.serve("cards", 2)
+        await w.until_changed(False)
+
+
+@pytest.mark.timeout(180)
+async def test_a_model_that_no_longer_fits_is_refused_until_there_is_another(w, capsys):
+    await prepare_topology(w.settings, w.plan)
+    async with w.serving() as task:
+        await w.asks(30, 1)
+        features = [str(f) for f in w.service.features if str(f) != "ratios:ratio"]
+        w.applied.apply(w.changed(threshold=-1.0, features=features))
+        await w.until_said(capsys, "which the FeatureService no longer has")
+        found = await w.asks(60, 2)
+        assert {r["decision"] for r in found} == {True, False}
+        assert not task.done()
