@@ -46,6 +46,8 @@ class Link:
     key_password: SecretStr | None = None
     enable: str = ""
     """How TLS is turned on, for a sentence."""
+    protocols: tuple[str, ...] = ()
+    """What is spoken inside TLS (ALPN); gRPC hangs up on whoever does not say so."""
 
     def context(self) -> ssl.SSLContext:
         """Verifies the server's certificate and host name; shows our certificate if there is one.
@@ -84,7 +86,10 @@ class Link:
 
     def _fault_of_tls(self, plain: socket, host: str, port: int) -> StreamsvcError | None:
         try:
-            link = self.context().wrap_socket(plain, server_hostname=host)
+            context = self.context()
+            if self.protocols:
+                context.set_alpn_protocols(list(self.protocols))
+            link = context.wrap_socket(plain, server_hostname=host)
         except ssl.SSLError as error:
             return self.explained(error, host, port)
         except TimeoutError:
@@ -213,6 +218,7 @@ def triton_link(settings: Settings) -> Link:
         settings.triton_ssl_cert,
         settings.triton_ssl_key,
         enable="set triton_ssl_ca",
+        protocols=("h2",),
     )
 
 
