@@ -96,9 +96,13 @@ def request_topic(settings: Settings, group: str, topic: str) -> tuple[TopicStat
     """
     admin = Admin(settings)
     state = admin.state(topic)
-    begins, ends = admin.start_offsets(topic), admin.end_offsets(topic)
+    # In this order, because the group's other workers go on answering and committing meanwhile: an
+    # end that was read before an offset may lie below it.
+    begins = admin.start_offsets(topic)
+    committed = admin.committed(group, topic)
+    ends = admin.end_offsets(topic)
     anew = {}
-    for partition, (at, topic_id) in admin.committed(group, topic).items():
+    for partition, (at, topic_id) in committed.items():
         begin, end = begins.get(partition, at), ends.get(partition, at)
         if topic_id not in ("", state.topic_id):
             anew[partition] = begin

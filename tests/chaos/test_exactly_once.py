@@ -11,11 +11,10 @@ import contextlib
 import signal
 from collections import Counter
 
-import pytest
 from support.scoring import plan, request
 from support.scoring_world import World, dead_letters, now_ms, remove, served_log, some, where
 
-PATIENCE_S = 600
+PATIENCE_S = 180
 ROUND = 30
 BAD_EVERY = 15
 
@@ -62,7 +61,6 @@ async def answered(w, more):
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(1400)
 async def test_every_request_is_answered_once_whatever_happens_to_workers(stack, tmp_path):
     w = World(
         stack.settings,

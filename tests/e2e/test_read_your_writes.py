@@ -18,7 +18,7 @@ from support.scoring_world import PARTITIONS, World, now_ms, remove, served_log,
 
 from streamsvc.events.wire import AFTER_HEADER
 
-PATIENCE_S = 600
+PATIENCE_S = 180
 N = 40
 SKEW_MS = 200  # a broker on a busy machine is slow to hand on what somebody waits for
 QUICK = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 500, "key_groups": 4}
@@ -166,7 +166,6 @@ async def by_the_instant(shop, n):
 FORMS = [("payments", by_the_event_itself), ("requests", by_a_header), ("requests", by_the_instant)]
 
 
-@pytest.mark.timeout(1400)
 @pytest.mark.parametrize(("topic", "ask"), FORMS)
 async def test_every_form_of_asking_sees_its_own_events(shop, topic, ask):
     world = await shop(topic, 60_000)
@@ -177,7 +176,6 @@ async def test_every_form_of_asking_sees_its_own_events(shop, topic, ask):
         assert all(complete for _, _, complete in answers)
 
 
-@pytest.mark.timeout(1400)
 @pytest.mark.parametrize(("topic", "ask"), FORMS[::2])
 async def test_a_feature_worker_that_stands_still_is_waited_for_once_and_said(shop, topic, ask):
     world = await shop(topic, 1_000)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 600
+PATIENCE_S = 180
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["streamsvc.agents.scoring", "streamsvc.agents.features"])
