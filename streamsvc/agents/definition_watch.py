@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 Look = tuple[Hashable, Hashable]
 
+REFUSED_AGAIN_S = 30.0
+"""What was refused is tried again: a topic or a right may have been missing that is there now."""
+
 
 class Definitions:
     """The applied definitions of a repo, and what else decides how they run."""
@@ -66,11 +69,13 @@ async def watch_definitions(
     that is just being written, would show half of it.
     """
     before, told = definitions.seen, ""
+    clock, refused_at = asyncio.get_running_loop().time, None
     while True:
         await asyncio.sleep(settings.definitions_interval_s)
         try:
             now = await asyncio.to_thread(definitions.look)
-            if now == definitions.seen or now != before:
+            again = refused_at is not None and clock() >= refused_at + REFUSED_AGAIN_S
+            if (now == definitions.seen and not again) or now != before:
                 before = now
                 continue
             plan = await asyncio.to_thread(definitions.load, now)
@@ -88,8 +93,8 @@ async def watch_definitions(
                     action="goes on with those that it has",
                 )
             if refused:
-                definitions.seen = now
+                definitions.seen, refused_at = now, clock()
             continue
-        if now[0] != definitions.seen[0]:
+        if now[0] != definitions.seen[0] or refused_at is not None:
             outcomes.labels("applied").inc()
-        definitions.seen, told = now, ""
+        definitions.seen, told, refused_at = now, "", None

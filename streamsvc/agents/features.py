@@ -308,7 +308,7 @@ class FeatureWorker:
                 for (view, _), at in removed_at.items():
                     if now >= at + grace_s:
                         await self._retire(view)
-            except UnavailableError as error:
+            except (ConfigurationError, UnavailableError) as error:
                 log.warning("not_tidied_yet", error=str(error))
 
     async def _settle(self, each: RunningView) -> bool:

@@ -241,7 +241,7 @@ class Flusher:
     def _write(
         self, prepared: list[_Prepared], ours: Mapping[tuple[str, int], ReadPosition]
     ) -> None:
-        """On the network thread: rows first, then the markers that promise them."""
+        """On either thread: rows first, then the markers that promise them."""
         with self._metrics.flush.time():
             positions = SharedPositions(self._project, ours, dict(self._partition_counts))
             batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]

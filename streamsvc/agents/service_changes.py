@@ -100,12 +100,15 @@ class ServiceChanges:
 
     async def follow(self) -> None:
         """Take up whatever waits, as soon as its features are there. Never returns."""
+        told = ""
         while True:
             await asyncio.sleep(self._settings.definitions_interval_s)
             try:
                 await self.advance()
-            except UnavailableError as error:
-                log.warning("services_not_changed_yet", error=str(error))
+            except StreamsvcError as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("services_not_changed_yet", error=told)
 
     async def advance(self) -> None:
         """Take up what can run now."""
@@ -118,7 +121,12 @@ class ServiceChanges:
                 continue
             if self._waiting.get(name) == (plan, target):
                 del self._waiting[name]
-                await self._take_up(target)
+                try:
+                    await self._take_up(target)
+                except BaseException:
+                    # Tried again, unless something newer is wanted by now.
+                    self._waiting.setdefault(name, (plan, target))
+                    raise
                 log.info("service_changed", service=name, model=target.model.card.version)
 
     def _missing(self, plan: Plan, target: ScoringTarget) -> list[str]:

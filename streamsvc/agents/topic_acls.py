@@ -90,10 +90,16 @@ def acls(settings: Settings, plan: Plan, role: WorkRole) -> list[Acl]:
     if role in _STATE and plan.views:
         operations = tuple(sorted(_least(_STATE[role])))
         found.append(Acl("topic", internal.beginning, operations, prefixed=True))
+    if role == "scoring" and plan.views:
+        # Which incarnations serve: a changed service waits for those of its views.
+        found.append(Acl("topic", internal.control, ("Read",)))
     for group in _groups(settings, plan, role):
         found.append(Acl("group", group, ("Read",)))
     if role == "operator":
         found.append(Acl("group", TAIL_GROUP, ("Describe",)))
+        if plan.views:  # `backfill` asks whether feature workers run
+            features = worker_group(settings.topic_prefix, plan.project, "features")
+            found.append(Acl("group", features, ("Describe",)))
     for beginning in _transactions(settings, plan, role):
         found.append(Acl("transactional-id", beginning, ("Write",), prefixed=True))
     return found

@@ -154,6 +154,8 @@ async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = Fa
         if view is None:
             return claim
         held = newest_claim(claim.view, before)
+        if held is not None and not held.topic_id:
+            held = None  # void: of a view that was removed, or is to begin anew
         others = held is None and any(
             c.topic_id == claim.topic_id and "/" not in c.view for c in before
         )
@@ -360,8 +362,8 @@ def _forget_old_topics(
     """
     for view in plan.views:
         held = newest_claim(view.name, claims)
-        if held is None or retired(held):
-            continue
+        if held is None or not held.topic_id:
+            continue  # its rows are gone, or stay until those of the next incarnation are there
         if held.topic_id != wanted[view.name].topic_id:
             rows = delete_older(connect(settings), plan.project, view.name, held.number + 1)
             log.info("topic_made_anew", view=view.name, topic=view.source.topic, rows_deleted=rows)

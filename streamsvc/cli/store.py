@@ -24,7 +24,7 @@ def rebuild(
             "--from-topic",
             metavar="VIEW",
             help="Begin this view's state anew, too, with what its topic still holds. May be "
-            "repeated. Start the feature workers afterwards.",
+            "repeated.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -46,7 +46,7 @@ def rebuild(
     from streamsvc.agents.claims import begin_anew
     from streamsvc.definitions.registry import load_plan
     from streamsvc.store.client import connect
-    from streamsvc.store.sweep import delete_view, delete_views
+    from streamsvc.store.sweep import delete_views
 
     plan = load_plan(context.repo, context.settings.max_future_ms)
     known = [view.name for view in plan.views]
@@ -62,15 +62,12 @@ def rebuild(
     if from_topic:
         asyncio.run(begin_anew(context.settings, plan, from_topic))
     client = connect(context.settings)
-    if from_topic:
-        rows = {name: delete_view(client, plan.project, name) for name in names}
-    else:
-        rows = delete_views(client, plan.project, names)
+    rows = delete_views(client, plan.project, names)
     if json:
         context.print_json({"rows_deleted": rows})
         return
     deleted = f"{sum(rows.values()):,} rows of {len(rows)} views deleted"
-    again = "start the feature workers" if from_topic else "feature workers write them again"
+    again = "feature workers build them anew" if from_topic else "feature workers write them again"
     context.console.print(f"{deleted}; {again}.", highlight=False)
 
 

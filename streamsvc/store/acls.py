@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from streamsvc.definitions.plan import Plan
 from streamsvc.store.keys import (
     heartbeat_pattern,
+    layout_pattern,
     marker_pattern,
     position_pattern,
     project_pattern,
@@ -25,13 +26,13 @@ StoreRole: TypeAlias = Literal["features", "scoring", "operator"]
 WORK: dict[StoreRole, str] = {
     "features": "streamsvc worker features",
     "scoring": "streamsvc worker scoring, and whoever only reads features",
-    "operator": "feast apply, materialize and push; streamsvc store rebuild",
+    "operator": "feast apply, materialize and push; streamsvc store rebuild and backfill",
 }
 """Role -> what its user runs. Archive workers need no store."""
 
-_WRITE = ("mget", "mset", "set", "evalsha", "eval", "unlink", "scan")
+_WRITE = ("mget", "mset", "set", "evalsha", "eval", "getrange", "unlink", "scan")
 _COMMANDS: dict[StoreRole, tuple[str, ...]] = {
-    "features": (*_WRITE, "getrange", "incr", "pexpire"),
+    "features": (*_WRITE, "incr", "pexpire"),
     "scoring": ("mget",),
     "operator": _WRITE,
 }
@@ -63,6 +64,7 @@ def _keys(plan: Plan, role: StoreRole) -> Iterable[_Keys]:
         for view in plan.views:
             yield _Keys(row_pattern(project, view.name))
             yield _Keys(marker_pattern(project, view.name))
+            yield _Keys(layout_pattern(project, view.name))
             yield _Keys(position_pattern(project, view.source.topic))
         yield _Keys(heartbeat_pattern(project))
     else:
@@ -75,3 +77,4 @@ def _keys(plan: Plan, role: StoreRole) -> Iterable[_Keys]:
                 yield _Keys(row_pattern(project, stored), read_only=True)
                 if stored in windowed:
                     yield _Keys(marker_pattern(project, stored), read_only=True)
+                    yield _Keys(layout_pattern(project, stored), read_only=True)

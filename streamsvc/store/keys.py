@@ -23,6 +23,7 @@ __all__ = [
     "heartbeat_key",
     "heartbeat_pattern",
     "layout_key",
+    "layout_pattern",
     "marker_key",
     "marker_pattern",
     "position_key",
@@ -95,6 +96,11 @@ def position_pattern(project: str, topic: str) -> bytes:
 def heartbeat_pattern(project: str) -> bytes:
     """A SCAN pattern that matches every heartbeat of a project and nothing else."""
     return b"{" + _escaped(f"{project}/heartbeat.") + b"[0-9][0-9][0-9][0-9]}*"
+
+
+def layout_pattern(project: str, view: str) -> bytes:
+    """A SCAN pattern that matches what every schema of a view's rows holds and nothing else."""
+    return b"{" + _escaped(f"{project}/{view}/layout") + b"}*"
 
 
 def project_pattern(project: str) -> bytes:

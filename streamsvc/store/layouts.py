@@ -33,7 +33,7 @@ class Layouts:
     def __init__(self, client: Client, project: str) -> None:
         self._client = client
         self._project = project
-        self._known: dict[tuple[str, int], RowLayout | None] = {}
+        self._known: dict[tuple[str, int], RowLayout] = {}
 
     def completed(
         self, view: str, layout: RowLayout, stored: Sequence[bytes | None], rows: Rows
@@ -61,9 +61,10 @@ class Layouts:
     def _layout(self, view: str, fingerprint: int) -> RowLayout | None:
         key = view, fingerprint
         if key not in self._known:
-            raw = call(self._client, "GET", layout_key(self._project, view, fingerprint))
-            types = None if raw is None else msgspec.json.decode(raw, type=dict[str, str])
-            self._known[key] = None if types is None else RowLayout(types)
+            [raw] = call(self._client, "MGET", layout_key(self._project, view, fingerprint))
+            if raw is None:
+                return None  # it may be published yet
+            self._known[key] = RowLayout(msgspec.json.decode(raw, type=dict[str, str]))
         return self._known[key]
 
 

@@ -24,6 +24,7 @@ from streamsvc.errors import CheckFailedError, IntegrityError
 from streamsvc.settings import Settings
 from streamsvc.state.incarnations import Claim, Handover, open_reservation
 from streamsvc.store.client import connect
+from streamsvc.store.layouts import publish_layout
 from streamsvc.store.markers import write_markers
 from streamsvc.store.sweep import delete_older
 from streamsvc.transport.admin import Admin
@@ -182,8 +183,9 @@ def _replace_rows(
 
     Markers come last: should it not get that far, the next worker sees that rows may be missing.
     """
-    markers = pool.fill(settings, plan.project, running, partitions, written)
     client, name = connect(settings), running.view.name
+    publish_layout(client, plan.project, name, running.layout)
+    markers = pool.fill(settings, plan.project, running, partitions, written)
     deleted = delete_older(client, plan.project, name, running.incarnation)
     write_markers(client, plan.project, {(name, p): marker for p, marker in markers.items()})
     return deleted

@@ -44,6 +44,7 @@ def test_a_scoring_worker_reads_requests_and_sees_events():
         ("topic", "requests.dead"): {"Write"},
         ("topic", route.predictions): {"Write"},
         ("topic", f"served.{name}"): {"Write"},
+        ("topic", f"eu.streamsvc.{PLAN.project}.control"): {"Read"},
         ("group", f"eu.streamsvc.{PLAN.project}.scoring.{name}"): {"Read"},
     }
 
@@ -72,6 +73,7 @@ def test_an_operator_makes_every_topic_and_only_who_needs_no_kafka_gets_nothing(
     named = [t.name for t in named_topics(SETTINGS, PLAN) if not t.name.startswith("eu.")]
     for name in (*named, f"eu.streamsvc.{PLAN.project}.*"):
         assert {"Create", "DescribeConfigs", "Read"} <= found["topic", name]
+    assert found["group", f"eu.streamsvc.{PLAN.project}.features"] == {"Describe"}
     assert allowed("archive") == {}
 
 
@@ -102,6 +104,7 @@ def test_rules_of_the_store():
     view = PLAN.views[0].name
     assert f"~{{{PLAN.project}/{view}/[0-3][0-9a-f]}}*" in features
     assert f"~{{{PLAN.project}/{view}/applied}}*" in features
+    assert f"~{{{PLAN.project}/{view}/layout}}*" in features
     assert "~{" + PLAN.project + "/payments/read}*" in features
     assert {"+incr", "+evalsha", "+mset"} <= set(features)
     assert "+cluster|slots" not in features
@@ -110,5 +113,7 @@ def test_rules_of_the_store():
     batch = PLAN.batch_views[0].name
     assert f"%R~{{{PLAN.project}/{batch}/[0-3][0-9a-f]}}*" in scoring
     assert "+cluster|slots" in scoring
+    assert f"%R~{{{PLAN.project}/{view}/layout}}*" in scoring
     assert {"+set", "+mset", "+evalsha"}.isdisjoint(scoring)
+    assert "+getrange" in rules(PLAN, "operator", cluster=False)  # `delete_older`, in a script
     assert f"~{{{PLAN.project}/*" in rules(PLAN, "operator", cluster=False)
