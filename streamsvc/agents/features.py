@@ -127,8 +127,6 @@ class FeatureWorker:
     def _wire(self) -> None:
         app = self.app
         app.resume_from = self._resume_from
-        # Topics are added when definitions change, and each addition is complete.
-        app.topics._resubscribe_sleep_lock_seconds = 0.0
         for topic in self.topology.read:
             self._agent(topic)
 
@@ -219,8 +217,11 @@ class FeatureWorker:
         """Take over what is new, let go what is gone; where to read each partition from."""
         # Chunks of an earlier assignment that are still on their way are void: the positions below
         # start where their predecessors ended, so they will be read again.
-        before, self._intake.generation = self._intake.generation, self.app.consumer_generation_id
+        generation = self.app.consumer_generation_id
         async with self._held:
+            if generation != self.app.consumer_generation_id:
+                return {}  # the group has moved on: others may hold by now what this is about
+            before, self._intake.generation = self._intake.generation, generation
             kept = assignment
             if before not in (-1, self._intake.generation - 1):
                 # A generation went by without us, in which others may have held what we hold.
@@ -281,6 +282,9 @@ class FeatureWorker:
             for channel in [c for c in self.app.topics if topic in c.topics]:
                 self.app.topics.discard(channel)
         added = [topic for topic in topics if topic not in self._agents]
+        # Faust waits for more topics to come; ours are complete. While the app starts, a
+        # second subscription would overtake the first one's rebalance.
+        self.app.topics._resubscribe_sleep_lock_seconds = 0.0
         for topic in added:
             self._agent(topic)
             await self._agents[topic].maybe_start()
