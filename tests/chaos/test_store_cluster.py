@@ -52,10 +52,12 @@ def assert_right(repo, instant):
 @pytest.mark.timeout(600)
 def test_a_failover_loses_nothing_for_good(stack, cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMSVC_REDIS_CLUSTER", "true")  # for Feast's reads in this process
+    service = stack.unique("risk")
     with RunningRepo(
         stack,
         tmp_path,
         "payments",
+        PAYMENTS_SERVICE=service,
         STREAMSVC_REDIS_URL=cluster.url,
         STREAMSVC_MODEL_SERVER="in-process",
         STREAMSVC_DEADLINE_MS="60000",
@@ -94,6 +96,6 @@ def test_a_failover_loses_nothing_for_good(stack, cluster, tmp_path, monkeypatch
 
         # Each payment is a request, and has been answered.
         deadline = time.monotonic() + 60
-        while sum(repo.admin.end_offsets("predictions.payment_risk").values()) < len(truth.events):
+        while sum(repo.admin.end_offsets(f"predictions.{service}").values()) < len(truth.events):
             repo.assert_workers_alive()
             assert time.monotonic() < deadline

@@ -145,10 +145,12 @@ def test_flights_at_free_speed_equal_history(triton, tmp_path):
 
 def test_payments_equal_the_archive_that_the_system_made(stack, tmp_path):
     """Trained on the archive, served, and held against it: without topics that are still whole."""
+    service = stack.unique("risk")
     with RunningRepo(
         stack,
         tmp_path,
         "payments",
+        PAYMENTS_SERVICE=service,
         PAYMENTS_ARCHIVE="data/archive",
         STREAMSVC_ARCHIVE_INTERVAL_S="0.3",
         STREAMSVC_MODEL_SERVER="in-process",
@@ -176,7 +178,7 @@ def test_payments_equal_the_archive_that_the_system_made(stack, tmp_path):
         trained = command(
             repo,
             "train",
-            "payment_risk",
+            service,
             "--labels",
             "data/labels.parquet",
             "--label-column",
@@ -188,10 +190,10 @@ def test_payments_equal_the_archive_that_the_system_made(stack, tmp_path):
         repo.produce(generate(6_000, seed=2, start_ms=START_MS + 6_000 * 400).records)
         repo.stop_worker("w1", signal.SIGKILL)
         repo.wait_until_applied()
-        wait_for_predictions(repo, "predictions.payment_risk", 11_000)
+        wait_for_predictions(repo, f"predictions.{service}", 11_000)
         repo.stop_worker("archive")  # writes what it has gathered
 
-        report = parity(repo, "payment_risk", 0)
+        report = parity(repo, service, 0)
         assert report["vectors"] > 11_000
         assert report["origins"] == {"payments": "archive"}
         assert total(report, "match") == len(report["features"]) * report["vectors"]
@@ -200,8 +202,8 @@ def test_payments_equal_the_archive_that_the_system_made(stack, tmp_path):
             start_ms = START_MS + (9_000 + seed * 1_000) * 400
             repo.produce(generate(500, seed=seed, start_ms=start_ms, cards=50).records)
             repo.wait_until_applied()
-        wait_for_predictions(repo, "predictions.payment_risk", report["vectors"] + 900)
-        later = parity(repo, "payment_risk", 0)
+        wait_for_predictions(repo, f"predictions.{service}", report["vectors"] + 900)
+        later = parity(repo, service, 0)
         assert later["vectors"] > report["vectors"]
         assert total(later, "unchecked") > 0
         assert "not reached" in json.dumps(later["unchecked"])

@@ -1,6 +1,8 @@
 """What a model of payment risk reads. Every payment is itself a request.
 
-With PAYMENTS_ONCE set there is a second route, whose predictions come exactly once.
+PAYMENTS_SERVICE names the route (default `payment_risk`), and so the topics of what it answers, so
+that tests can share a broker. With PAYMENTS_ONCE set there is a second route, whose predictions
+come exactly once.
 """
 
 import os
@@ -19,7 +21,9 @@ def route(**options):
     return ScoringRoute(requests=topic, model="payment_risk", deadline_ms=500, **options).tags()
 
 
-payment_risk = FeatureService(name="payment_risk", features=FEATURES, tags=route())
+payment_risk = FeatureService(
+    name=os.environ.get("PAYMENTS_SERVICE", "payment_risk"), features=FEATURES, tags=route()
+)
 
 if "PAYMENTS_ONCE" in os.environ:
     payment_risk_once = FeatureService(
