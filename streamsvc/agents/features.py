@@ -34,7 +34,6 @@ from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import (
     ConfigurationError,
-    DefinitionError,
     StreamsvcError,
     UnavailableError,
 )
@@ -51,7 +50,7 @@ from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import BatchProducer
 
-__all__ = ["FeatureWorker", "run"]
+__all__ = ["FeatureWorker", "run", "run_views"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -406,18 +405,26 @@ class FeatureWorker:
 
 
 async def run(settings: Settings, repo: Path, instance_id: str | None = None) -> None:
-    """Run a feature worker of a Feast repo until SIGTERM or SIGINT.
+    """Run a feature worker of a Feast repo, whatever is applied, until SIGTERM or SIGINT.
 
     Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
     """
     admin = Admin(settings)
     definitions = Definitions(settings, repo)
-    if not definitions.plan.views:
-        raise DefinitionError(["No StreamFeatureView is applied: run `feast apply` in the repo."])
     # What the control topic says is a part of it: another worker may know more than we do.
     control = InternalTopics(settings.topic_prefix, definitions.plan.project).control
     definitions.watch_beside(lambda: admin.end_offsets(control)[0] if admin.exists(control) else 0)
-    topology = await prepare_topology(settings, definitions.plan)
+    await run_views(settings, definitions.plan, instance_id, definitions)
+
+
+async def run_views(
+    settings: Settings,
+    plan: Plan,
+    instance_id: str | None = None,
+    definitions: Definitions | None = None,
+) -> None:
+    """As `run`, for a plan that is at hand; follows `definitions`, if they are given."""
+    topology = await prepare_topology(settings, plan)
     metrics = FeatureMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
     worker = FeatureWorker(settings, topology, metrics, instance_id, definitions)

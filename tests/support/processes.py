@@ -23,7 +23,7 @@ def _work(kind: str, log: Path, arguments: tuple[Any, ...]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    run: Any = features.run if kind == "features" else scoring.run_services
+    run: Any = features.run_views if kind == "features" else scoring.run_services
     asyncio.run(run(*arguments))
 
 
