@@ -59,7 +59,7 @@ PAYMENTS = Source(
     topic="payments",
     schema=replace(
         REQUESTS.schema,
-        fields=(*REQUESTS.schema.fields, EventField("shop", ("shop_id",), "int64")),
+        fields=(*REQUESTS.schema.fields, EventField("shop", ("shop",), "int64")),
     ),
     allowed_lateness_ms=0,
     max_future_ms=3_600_000,
@@ -171,7 +171,8 @@ def trained() -> tuple[ModelCard, bytes]:
 
 
 def request(card: str | None = "c1", shop: int | None = 7, amount: float = 5.0, at: int = NOW_MS):
-    return orjson.dumps({"card": card, "shop_id": shop, "amount": amount, "at": at})
+    """`shop` is what feature views know the shop as."""
+    return orjson.dumps({"card": card, "shop_id": shop, "shop": shop, "amount": amount, "at": at})
 
 
 def chunk(
