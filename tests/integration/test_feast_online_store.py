@@ -358,12 +358,13 @@ def test_times_without_a_zone_are_utc(repo: Repo) -> None:
 
 
 def test_rows_older_than_the_ttl_are_missing(repo: Repo) -> None:
+    now = datetime.now(UTC)  # the run may have begun long ago
     put(
         repo.packed,
         "fleeting",
         [
-            (card(10), {"x": Value(int64_val=1)}, NOW - timedelta(minutes=50)),
-            (card(11), {"x": Value(int64_val=2)}, NOW - timedelta(minutes=70)),
+            (card(10), {"x": Value(int64_val=1)}, now - timedelta(minutes=50)),
+            (card(11), {"x": Value(int64_val=2)}, now - timedelta(minutes=70)),
         ],
     )
     assert (x_of(repo.packed, 10), x_of(repo.packed, 11)) == (1, None)
