@@ -140,7 +140,7 @@ class FeatureReads:
                 late = sorted({need.marker for need in missing})
                 batch.markers = {**batch.markers, **self._reads.markers(late)}
                 missing = unmet(missing, batch.markers)
-            batch.waited_s = self._clock() - began
+                batch.waited_s = self._clock() - began
             if not missing:
                 self.read(batch)
         else:
@@ -175,6 +175,7 @@ class FeatureReads:
                 request_offset=requests.offset,
                 received_ms=requests.received_ms,
                 after=requests.after,
+                declared_key=view.declared_key,
             )
             for view in self.inputs.views
             if fresh and view.topic is not None

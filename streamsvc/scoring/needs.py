@@ -134,18 +134,28 @@ def needs_of(
     request_offset: I64,
     received_ms: I64,
     after: Sequence[NamedEvent],
+    declared_key: bool = False,
 ) -> Needs:
     """What n requests need of a view over event topic `topic`.
 
     `state_partition` has shape (n,), -1 for a request that names no entity of the view and so needs
-    nothing of it.
+    nothing of it. With a declared key a state partition holds the events of its own source
+    partition alone: an event that lies elsewhere is not the entity's, and not waited for.
     """
     named = {a.row for a in after}
-    exact = [a for a in after if a.topic == topic and state_partition[a.row] >= 0]
+    exact = [
+        a
+        for a in after
+        if a.topic == topic
+        and state_partition[a.row] >= 0
+        and not (declared_key and state_partition[a.row] != a.partition)
+    ]
     others = np.flatnonzero(state_partition >= 0)
     if named:
         others = others[~np.isin(others, np.fromiter(named, np.int64))]
     if request_topic == topic:
+        if declared_key:
+            others = others[state_partition[others] == request_partition[others]]
         source, required, name = request_partition[others], request_offset[others], topic
     else:
         source, required, name = np.zeros(len(others), np.int64), received_ms[others], None

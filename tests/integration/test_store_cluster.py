@@ -7,7 +7,7 @@ import uuid
 
 import numpy as np
 import pytest
-from support.valkey_cluster import ValkeyCluster
+from support.valkey_cluster import ValkeyCluster, alive
 
 from streamsvc.columns import numeric, strings
 from streamsvc.entity_keys import encode_entity_keys
@@ -151,10 +151,12 @@ def test_what_a_failover_loses_is_noticed_and_what_it_keeps_is_there(cluster, pr
 
 
 def test_one_setting_tells_servers_from_clusters(stack, cluster):
-    url = cluster.url.split(",")[0]
-    single = connect(Settings(redis_url=url))
+    node = next(i for i, process in enumerate(cluster.processes) if alive(process))
+    single = connect(Settings(redis_url=f"redis://127.0.0.1:{cluster.ports[node]}"))
     elsewhere = next(
-        f"p{i}" for i in range(50) if cluster.primary_of(slot_of(marker_key(f"p{i}", "v", 0)))
+        f"p{i}"
+        for i in range(50)
+        if cluster.primary_of(slot_of(marker_key(f"p{i}", "v", 0))) != node
     )
     with pytest.raises(ConfigurationError, match="is a cluster: set redis_cluster = true"):
         read_markers(single, elsewhere, "v", [0])

@@ -49,8 +49,8 @@ MARKERS = st.dictionaries(
 
 
 @settings(deadline=None)
-@given(ROWS, MARKERS, st.booleans())
-def test_needs_equal_a_row_by_row_reading_of_the_rules(rows, held, on_event_topic):
+@given(ROWS, MARKERS, st.booleans(), st.booleans())
+def test_needs_equal_a_row_by_row_reading_of_the_rules(rows, held, on_event_topic, declared):
     state, partition, offset, received, named = (list(c) for c in zip(*rows, strict=True))
     after = [NamedEvent(i, *n) for i, n in enumerate(named) if n is not None]
     needs = needs_of(
@@ -62,6 +62,7 @@ def test_needs_equal_a_row_by_row_reading_of_the_rules(rows, held, on_event_topi
         request_offset=np.array(offset),
         received_ms=np.array(received),
         after=after,
+        declared_key=declared,
     )
     markers = {MarkerId("v", p): held.get(p) for p in range(3)}
     lag = needs.lag_ms(markers, np.full(len(rows), 100)).tolist()
@@ -72,10 +73,12 @@ def test_needs_equal_a_row_by_row_reading_of_the_rules(rows, held, on_event_topi
         if state[i] >= 0:
             if named[i] is not None:
                 topic, p, o = named[i]
-                if topic == "t" and (m is None or not m.covers("t", p, o)):
+                elsewhere = declared and p != state[i]
+                if topic == "t" and not elsewhere and (m is None or not m.covers("t", p, o)):
                     want = UNKNOWN_LAG_MS if m is None else 10
             elif on_event_topic:
-                if m is None or not m.covers("t", partition[i], offset[i]):
+                elsewhere = declared and partition[i] != state[i]
+                if not elsewhere and (m is None or not m.covers("t", partition[i], offset[i])):
                     want = UNKNOWN_LAG_MS if m is None else 10
             elif m is None or m.read_until_ms < received[i]:
                 want = UNKNOWN_LAG_MS if m is None else received[i] - m.read_until_ms
