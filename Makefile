@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 ARGS ?=
+# Some machines forbid it, and every process of hundreds would compile its modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Two processes, sharing the servers; no more, because workers and servers run beside them.
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -182,7 +182,7 @@ def child(mode: str, topic: str, settings: Settings) -> None:
     from streamsvc.agents import features
     from streamsvc.transport.app import run
 
-    run(features.run(settings, plan(topic, topic, mode == "direct")))
+    run(features.run_views(settings, plan(topic, topic, mode == "direct")))
 
 
 def main() -> None:

@@ -4,14 +4,14 @@
     python benchmarks/scoring.py answer [--rate 1000] [--seconds 15] [--delivery …]
     python benchmarks/scoring.py latency [--rate 1000] [--seconds 15] [--declared] [--delivery …]
 
-All servers on the same machine; `model_repository` must be what Triton reads. 26 features of two
-windowed views (cards, shops) and one batch view, 50,000 cards. `throughput` scores a topic that is
-full already, with rows and markers as a feature worker leaves them; `answer` sends requests at a
-rate over the same rows. `latency` sends events that are requests at the same time, through a
-feature worker and a scoring worker: each prediction contains its own event. With `--declared` there
-is no view by shop, so that nothing goes through the shuffle. `--delivery both` runs each mode with
-`at_least_once` and then with `exactly_once`. Every run compares scores with the
-booster in this process before it prints.
+All servers on the same machine. `model_repository` must be what Triton reads: run this in the
+directory that `streamsvc up` was run in. 26 features of two windowed views (cards, shops) and one
+batch view, 50,000 cards. `throughput` scores a topic that is full already, with rows and markers as
+a feature worker leaves them; `answer` sends requests at a rate over the same rows. `latency` sends
+events that are requests at the same time, through a feature worker and a scoring worker: each
+prediction contains its own event. With `--declared` there is no view by shop, so that nothing goes
+through the shuffle. `--delivery both` runs each mode with `at_least_once` and then with
+`exactly_once`. Every run compares scores with the booster in this process before it prints.
 """
 
 from __future__ import annotations
@@ -323,6 +323,9 @@ def drive(
     # The workers are up once an event of every partition has been answered with itself inside.
     probes = [home.index(p) for p in range(PARTITIONS)]
     while not ready.issuperset(range(PARTITIONS)):
+        for pid, kind in workers.items():
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                sys.exit(f"The worker {kind} has ended; its log is /tmp/{topic}-{kind}.log.")
         for card in probes:
             one(card)
         receive(0.5)
@@ -390,7 +393,7 @@ def child(kind: str, tag: str, settings: Settings) -> None:
     if name == "features":
         from streamsvc.agents import features
 
-        run(features.run(settings, running))
+        run(features.run_views(settings, running))
     else:
         from streamsvc.agents import scoring
 

@@ -10,6 +10,7 @@ and fails them where CI=true.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ import pytest
 from support.registry import Registry
 
 from streamsvc.errors import UnavailableError
+from streamsvc.features.warm import warm
 from streamsvc.local import processes
 from streamsvc.local.stack import LocalStack
 from streamsvc.settings import Settings, load_settings
@@ -69,6 +71,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a process that pytest-xdist is about to start."""
     node.workerinput["run"] = str(node.config.stash[RUN])
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels once, not in every process that happens to be the first to need them."""
+    if began_elsewhere(session.config):
+        with (session.config.stash[RUN] / "kernels.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            warm()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

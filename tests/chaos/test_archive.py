@@ -55,7 +55,7 @@ class Reader(threading.Thread):
     def run(self) -> None:
         known: dict[tuple[int, int], tuple] = {}
         try:
-            while not self.stop.is_set():
+            while not self.stop.wait(0.2):
                 try:
                     found = rows_of(self.source)
                 except ConfigurationError:

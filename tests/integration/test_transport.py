@@ -226,6 +226,7 @@ async def test_compacted_topics(stack, admin, producer):
     admin.ensure([TopicSpec(topic, 1, config)])
     for round_ in range(8):
         rows = [(b"k%d" % (i % 30), b"%d.%d" % (round_, i), []) for i in range(200)]
+        rows.append((b"only in %d" % round_, b"", []))  # stays, with a hole before the next one
         await (await producer.send(topic, 0, rows))
     async with asyncio.timeout(PATIENCE_S):
         while len(expected := await stock_rows(stack, topic)) > 1_000:
