@@ -135,13 +135,18 @@ class Run:
 
     def _unanswered(self, group: str) -> int:
         """Requests that a scoring group has not acknowledged."""
+        found = self._committed(group)
+        return sum(end - found[p] for p, end in self.log.ends.items())
+
+    def _committed(self, group: str) -> dict[int, int]:
+        """Partition -> the offset that a group goes on at."""
         consumer = Consumer(
             {"bootstrap.servers": self._repo.settings.kafka_bootstrap_servers, "group.id": group}
         )
         places = [TopicPartition(self._repo.topic, p) for p in self.log.ends]
         found = {tp.partition: max(tp.offset, 0) for tp in consumer.committed(places, timeout=30)}
         consumer.close()
-        return sum(end - found[p] for p, end in self.log.ends.items())
+        return found
 
     def _where(self) -> str:
         return f"{[(w.name, w.paused, w.told) for w in self._workers._all]}"
@@ -259,8 +264,8 @@ class Run:
 
     def _reset(self, group: str, by: int) -> bool:
         """Every partition of the topic `by` records back; False while a killed member counts."""
-        topic = self._repo.topic
-        places = [TopicPartition(topic, p, max(0, end - by)) for p, end in self.log.ends.items()]
+        found = self._committed(group)
+        places = [TopicPartition(self._repo.topic, p, max(0, at - by)) for p, at in found.items()]
         client = AdminClient({"bootstrap.servers": self._repo.settings.kafka_bootstrap_servers})
         changed = client.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
         try:
