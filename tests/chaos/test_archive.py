@@ -114,8 +114,6 @@ def test_the_archive_equals_the_topic(stack, tmp_path):
         "payments",
         PAYMENTS_ARCHIVE="data/archive",
         STREAMSVC_ARCHIVE_INTERVAL_S="0.3",
-        STREAMSVC_SESSION_TIMEOUT_MS="6000",
-        STREAMSVC_HEARTBEAT_INTERVAL_MS="500",
     ) as repo:
         repo.create_topic(4)
         repo.apply()

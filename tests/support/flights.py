@@ -55,7 +55,6 @@ class RunningFlights(RunningRepo):
             # away.
             STREAMSVC_FRESHNESS_WAIT_MS="60000",
             STREAMSVC_DEADLINE_MS="120000",
-            STREAMSVC_SESSION_TIMEOUT_MS="6000",
             **environment,
         )
         self.service = stack.unique("late").replace("-", "_")

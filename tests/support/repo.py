@@ -51,6 +51,9 @@ class RunningRepo:
             "STREAMSVC_REDIS_URL": settings.redis_url.get_secret_value(),
             "STREAMSVC_KEY_GROUPS": "6",
             "STREAMSVC_COMMIT_INTERVAL_MS": "200",
+            # Whoever takes over from a worker that was killed waits for so long.
+            "STREAMSVC_SESSION_TIMEOUT_MS": "6000",
+            "STREAMSVC_HEARTBEAT_INTERVAL_MS": "500",
             "STREAMSVC_LOG_FORMAT": "console",
             "PYTHONUNBUFFERED": "1",
             **environment,
