@@ -68,7 +68,7 @@ class _Prepared:
     running: RunningView
     partition: ViewPartition
     cut: Cut
-    rows: tuple[tuple[BytesColumn, PackedRows], ...]
+    rows: list[tuple[BytesColumn, PackedRows]]
     records: list[bytes]
     """Those of the commit; none without one."""
     appended_ms: int
@@ -220,7 +220,7 @@ class Flusher:
     ) -> _Prepared:
         appended_ms = partition.take_oldest_appended_ms()
         cut = partition.cut(commit=commit)
-        rows = tuple(
+        rows = [
             (
                 emission.keys,
                 running.layout.pack(
@@ -232,7 +232,10 @@ class Flusher:
                 ),
             )
             for emission in cut.emissions
-        )
+        ]
+        again = partition.refused.again(cut.applied, (emission.keys for emission in cut.emissions))
+        if again is not None:
+            rows.append(again)
         records = []
         if cut.commit is not None:
             records = encode_commit(self._owner, cut.commit, running.spec)
@@ -244,6 +247,7 @@ class Flusher:
         """On either thread: rows first, then the markers that promise them."""
         with self._metrics.flush.time():
             positions = SharedPositions(self._project, ours, dict(self._partition_counts))
+            owners = [p for p in prepared for _ in p.rows]
             batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]
             beat = self._heartbeat.commands()
             replies, refused = self._writer.write_between(positions.commands, batches, beat)
@@ -263,9 +267,10 @@ class Flusher:
                     publish_layout(self._store, self._project, running.view.name, running.layout)
                 self._metrics.store_refills.inc()
                 log.warning("store_lost_rows", action="all rows are written again")
-        for (view, _, rows), n in zip(batches, refused, strict=True):
-            self._metrics.rows_written.labels(view).inc(len(rows) - n)
-            self._metrics.rows_refused.labels(view).inc(n)
+        for each, (view, keys, rows), refusal in zip(owners, batches, refused, strict=True):
+            each.partition.refused.written(keys, rows, refusal)
+            self._metrics.rows_written.labels(view).inc(len(rows) - refusal.rows)
+            self._metrics.rows_refused.labels(view).inc(refusal.rows)
         now = wall_ms()
         for each in prepared:
             if each.appended_ms and not each.cut.quiet:

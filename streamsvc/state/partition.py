@@ -23,6 +23,7 @@ from streamsvc.state.progress import Progress
 from streamsvc.state.shuffle import Section
 from streamsvc.state.source import Events, SourceClock
 from streamsvc.state.trimming import Trimming
+from streamsvc.store.refused import RefusedRows
 
 __all__ = ["Cut", "ViewPartition"]
 
@@ -75,6 +76,8 @@ class ViewPartition:
         """Input offset of the last commit, -1 before the first."""
         self.trimming = Trimming(0)
         """Not of the state, but of its log: for whoever hears of acknowledgements."""
+        self.refused = RefusedRows()
+        """Not of the state, but of its rows: for whoever writes them."""
         self.quiet = False
         """Rows wait, because those of an earlier incarnation are being served."""
         self._until: Mapping[int, int] = {}

@@ -57,6 +57,13 @@ class PackedRows:
         at = np.repeat(self.start[rows] - start, length)
         return PackedRows(self.data[at + np.arange(len(at))], start, end)
 
+    def at_offset(self, offset: int) -> PackedRows:
+        """The same rows, as they are at another offset."""
+        data = self.data.copy()
+        told = np.frombuffer(offset.to_bytes(8, "big"), np.uint8)
+        data[self.start[:, None] + np.arange(4, 12)] = told
+        return PackedRows(data, self.start, self.end)
+
     def row(self, i: int) -> bytes:
         """One row's bytes."""
         return self.data[self.start[i] : self.end[i]].tobytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ from streamsvc.store.cluster import Cluster
 from streamsvc.store.keys import row_keys, shards
 from streamsvc.store.row import PackedRows
 
-__all__ = ["FencedWriter"]
+__all__ = ["FencedWriter", "Refusal"]
 
 # 500 rows hold the server for under 2 ms; larger batches are no cheaper per row.
 _BATCH_ROWS = 500
@@ -29,27 +30,33 @@ _CALLS_AT_ONCE = 32  # a few MB on their way at most
 
 # One MGET and one MSET: calls into the server cost more than anything else in here.
 # KEYS are distinct. ARGV: rows end to end; their lengths as u32 (one for all if they are equal);
-# time to live in ms, 0 for none; 1 if ties are overwritten.
+# time to live in ms, 0 for none; 1 if ties are overwritten. Returns how many rows were refused, and
+# of those that hold from a later instant than the row that is there, of a later offset: their
+# positions, each followed by that offset.
 _SCRIPT = """\
 local rows, lengths, ttl, ties = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local read, sub = struct.unpack, string.sub
 local stored = redis.call('MGET', unpack(KEYS))
 local equal = #lengths == 4
 local length = read('<I4', lengths)
-local accepted, n, refused, at = {}, 0, 0, 1
+local accepted, n, refused, at, later = {}, 0, 0, 1, {}
 for i = 1, #KEYS do
   if not equal then length = read('<I4', lengths, 4 * i - 3) end
-  local old, write = stored[i], true
+  local old, write, behind = stored[i], true, false
   if old and #old >= 24 then
     local a1, a2, a3, a4, a5 = read('>I4I4I4I4I4', old)
     local b1, b2, b3, b4, b5 = read('>I4I4I4I4I4', rows, at)
     if b1 ~= a1 then write = b1 > a1
     elseif ties and sub(old, 21, 24) ~= sub(rows, at + 20, at + 23) then write = true
-    elseif b2 ~= a2 then write = b2 > a2
-    elseif b3 ~= a3 then write = b3 > a3
+    elseif b2 ~= a2 then write, behind = b2 > a2, b2 < a2
+    elseif b3 ~= a3 then write, behind = b3 > a3, b3 < a3
     elseif b4 ~= a4 then write = b4 > a4
     elseif b5 ~= a5 then write = b5 > a5
     else write = ties end
+    if behind and (b4 > a4 or (b4 == a4 and b5 > a5)) then
+      later[#later + 1] = i - 1
+      later[#later + 1] = sub(old, 5, 12)
+    end
   end
   if write then
     accepted[n + 1] = KEYS[i]
@@ -65,8 +72,19 @@ if ttl > 0 then
 elseif n > 0 then
   redis.call('MSET', unpack(accepted))
 end
-return refused
+return {refused, later}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the store did not take of a batch of rows."""
+
+    rows: int
+    """How many."""
+    later: dict[int, int]
+    """Position in the batch -> offset of the row in the store, of those that hold from a later
+    instant than that one. Everything else in the store contains at least what was refused."""
 
 
 class FencedWriter:
@@ -106,7 +124,10 @@ class FencedWriter:
         overwrite_ties: bool = False,
     ) -> list[int]:
         """As `write`, for (view, keys, rows) of several views, in as few round trips as can be."""
-        return self.write_between((), batches, (), ttl_ms=ttl_ms, overwrite_ties=overwrite_ties)[1]
+        _, refused = self.write_between(
+            (), batches, (), ttl_ms=ttl_ms, overwrite_ties=overwrite_ties
+        )
+        return [refusal.rows for refusal in refused]
 
     def write_between(
         self,
@@ -116,59 +137,62 @@ class FencedWriter:
         *,
         ttl_ms: int | None = None,
         overwrite_ties: bool = False,
-    ) -> tuple[list[Any], list[int]]:
+    ) -> tuple[list[Any], list[Refusal]]:
         """As `write_all`, with commands ahead of the rows and behind them, in the same round trips.
 
-        Returns the replies to these, and how many rows of each batch were refused.
+        Returns the replies to these, and what was refused of each batch.
         """
         options = (ttl_ms or 0, int(overwrite_ties))
-        calls: list[tuple[int, Command]] = []
+        calls: list[tuple[int, I64, Command]] = []
         for number, (view, keys, rows) in enumerate(batches):
-            calls += [(number, call) for call in self._calls(view, keys, rows, options)]
-        refused = [0] * len(batches)
+            calls += [(number, *call) for call in self._calls(view, keys, rows, options)]
+        refused, later = [0] * len(batches), [dict[int, int]() for _ in batches]
         told: list[Any] = []
         for at in range(0, len(calls) or bool(first) or bool(last), _CALLS_AT_ONCE):
             part = calls[at : at + _CALLS_AT_ONCE]
             ahead = first if at == 0 else ()
             behind = last if at + _CALLS_AT_ONCE >= len(calls) else ()
-            scripts = [("EVALSHA", self._sha, *c) for _, c in part]
+            scripts = [("EVALSHA", self._sha, *c) for _, _, c in part]
             replies = call_all(self._client, [*ahead, *scripts, *behind])
             written = replies[len(ahead) : len(ahead) + len(part)]
             told += replies[: len(ahead)] + replies[len(ahead) + len(part) :]
-            for (number, command), reply in zip(part, written, strict=True):
+            for (number, positions, command), reply in zip(part, written, strict=True):
                 # A server that was restarted or failed over has forgotten its scripts; EVAL also
                 # teaches it this one again.
                 forgotten = isinstance(reply, NoScriptError)
-                refused[number] += int(
-                    call(self._client, "EVAL", _SCRIPT, *command) if forgotten else reply
-                )
-        return told, refused
+                n, found = call(self._client, "EVAL", _SCRIPT, *command) if forgotten else reply
+                refused[number] += n
+                for i, offset in zip(found[::2], found[1::2], strict=True):
+                    later[number][int(positions[i])] = int.from_bytes(offset, "big")
+        return told, [Refusal(*each) for each in zip(refused, later, strict=True)]
 
     def _calls(
         self, view: str, keys: BytesColumn, rows: PackedRows, options: tuple[int, int]
-    ) -> Iterator[Command]:
-        """The script's arguments for every batch of a view's rows."""
+    ) -> Iterator[tuple[I64, Command]]:
+        """The script's arguments for every batch of a view's rows, and which rows these are."""
         if not keys.valid.all():
             raise ValueError(f"view {view!r}: a row without an entity key cannot be stored")
         if len(keys) != len(rows):
             raise ValueError(f"view {view!r}: {len(keys)} keys for {len(rows)} rows")
         spread = isinstance(self._client, Cluster)
+        order: I64 = np.arange(len(keys))
         if spread:
-            by_shard = np.argsort(shards(keys), kind="stable")
-            keys, rows = keys.take(by_shard), rows.take(by_shard)
+            order = np.argsort(shards(keys), kind="stable")
+            keys, rows = keys.take(order), rows.take(order)
         names = row_keys(self._project, view, keys)
         length = rows.end - rows.start
         runs = _runs(shards(keys)) if spread else [(0, len(names))]
         for first, stop in (batch for run in runs for batch in _batches(names, *run)):
             of_batch = length[first:stop]
             same = bool((of_batch == of_batch[0]).all())
-            yield (
+            command: Command = (
                 stop - first,
                 *names[first:stop],
                 rows.data[rows.start[first] : rows.end[stop - 1]].tobytes(),
                 (of_batch[:1] if same else of_batch).astype("<u4").tobytes(),
                 *options,
             )
+            yield order[first:stop], command
 
 
 def _runs(shard: I64) -> Iterator[tuple[int, int]]:

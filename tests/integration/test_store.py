@@ -25,7 +25,7 @@ from streamsvc.store.read_positions import ReadPosition, SharedPositions
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
 from streamsvc.store.sweep import delete_older, delete_views
-from streamsvc.store.writer import FencedWriter
+from streamsvc.store.writer import FencedWriter, Refusal
 
 LAYOUT = RowLayout({"amount": "Float64", "last": "Int64"})
 
@@ -114,6 +114,28 @@ def test_refused_rows_are_counted_and_the_rest_are_written(
     assert writer.write("v", keys_of(1, 2, 3, 4), packed([-1, -2, -3, -4], offset=9)) == 2
     rows = reader.read("v", LAYOUT, keys_of(1, 2, 3, 4))
     assert rows.values["last"].to_pylist() == [1, -2, 3, -4]
+
+
+def test_of_refused_rows_those_are_told_that_hold_from_a_later_instant(
+    client: redis.Redis, project: str
+) -> None:
+    writer, ids = FencedWriter(client, project), list(range(1_200))
+    stored = {
+        3: (1, 2**53 + 1, 7),
+        600: (1, 9, 5),
+        601: (1, 9, 4),
+        602: (2, 9, 4),
+        1_100: (1, 8, 9),
+    }
+    for key, position in stored.items():
+        assert writer.write("v", keys_of(key), packed([0], *position)) == 0
+    rows = packed(ids, 1, 8, 5)
+    _, [refusal] = writer.write_between((), [("v", keys_of(*ids), rows)], ())
+    # 3 is older in time, too; 600 holds from the same instant; 602 is of another incarnation.
+    assert refusal == Refusal(5, {601: 9})
+    assert writer.write_between((), [("v", keys_of(3), packed([0], 1, 8, 8))], ())[1] == [
+        Refusal(1, {0: 2**53 + 1})
+    ]
 
 
 def test_a_key_twice_in_one_write_keeps_the_greater_position(
@@ -360,7 +382,7 @@ def test_commands_go_ahead_of_rows_and_behind_them(client: redis.Redis, project:
         [("v", keys, packed([0] * len(keys)))],
         [("EXISTS", last), ("INCR", f"{project}-n")],
     )
-    assert (replies, refused) == ([2, 0, 1, 3], [0])
+    assert (replies, refused) == ([2, 0, 1, 3], [Refusal(0, {})])
     assert RowReader(client, project).read("v", LAYOUT, keys).present.all()
 
 
