@@ -26,20 +26,23 @@ _LOAD_TIMEOUT_S = 120.0
 MAX_ROWS = 8192
 """Rows of one request; a larger batch becomes several requests that are under way together."""
 
-# `channel_args` replaces the client's own defaults, so the message sizes and keepalive that it
-# would have set stand here again.
-_CHANNEL_ARGS = (
+# `channel_args` replaces the client's own defaults, so its message sizes stand here again.
+CHANNEL_ARGS = (
     ("grpc.max_send_message_length", 2**31 - 1),
     ("grpc.max_receive_message_length", 2**31 - 1),
+    # A server that is gone without a word is noticed by the calls that wait for it. Pings at other
+    # times, or more than gRPC's default of two without data, make Triton close the connection:
+    # `too_many_pings`.
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC takes this one instead, of which the default is a minute (grpc/grpc#39239).
+    ("grpc.http2.ping_timeout_ms", 5_000),
     # A restarted server is found again within a second; the default backs off to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+"""Public for the test that holds them against a server."""
 
 
 class TritonModel:
@@ -70,7 +73,7 @@ class TritonModel:
         self._headers = dict(headers or {})
         self._slots = asyncio.Semaphore(max_inflight)
         self._client: Any = aio.InferenceServerClient(
-            address, channel_args=list(_CHANNEL_ARGS), **tls
+            address, channel_args=list(CHANNEL_ARGS), **tls
         )
         self._outputs = [aio.InferRequestedOutput(OUTPUT)]
 
