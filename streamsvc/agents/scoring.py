@@ -86,18 +86,26 @@ class ScoringWorker:
         )
         self.app.fetch_gate = self._batches.wanting
         self._delivery: DeliveryMode = (
-            ExactlyOnce(settings, self.app, self._fatal)
+            ExactlyOnce(settings, self.app, target.route.requests, self._fatal)
             if target.route.delivery == "exactly_once"
             else AtLeastOnce(settings, self._fatal)
         )
         self._wire()
 
     async def start(self) -> None:
-        """Start what must be up before the first partition is assigned."""
-        await self._delivery.start()
-        if self._settings.model_server == "triton":
-            await asyncio.to_thread(check_link, self._settings)
-        await self._serving.prove()
+        """Start what must be up before the first partition is assigned.
+
+        Others of the service may still be running in this process. Raises what any server does,
+        and leaves nothing behind then.
+        """
+        try:
+            if self._settings.model_server == "triton":
+                await asyncio.to_thread(check_link, self._settings)
+            await self._serving.prove()
+            await self._delivery.start()
+        except BaseException:
+            await self._serving.close()
+            raise
         topic = self.target.route.requests
         self._watching = asyncio.create_task(
             watch_topics(

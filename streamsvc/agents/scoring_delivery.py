@@ -57,9 +57,10 @@ class ExactlyOnce:
     """Readers of committed records see each answer once, when its transaction ends."""
 
     def __init__(
-        self, settings: Settings, app: Any, failed: Callable[[BaseException], None]
+        self, settings: Settings, app: Any, topic: str, failed: Callable[[BaseException], None]
     ) -> None:
-        app.outbox = self._outbox = Outbox(settings, app, failed)
+        """`topic` is that of the requests."""
+        app.outbox = self._outbox = Outbox(settings, app, topic, failed)
         self.start = self._outbox.start
         self.stop = self._outbox.stop
 

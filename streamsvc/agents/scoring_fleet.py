@@ -36,15 +36,20 @@ class ScoringFleet:
         self._workers[target.service.name] = worker
 
     async def take_up(self, target: ScoringTarget) -> None:
-        """Run a target from now on, in place of what ran under its name."""
+        """Run a target from now on, in place of what ran under its name.
+
+        Raises what starting it does; what ran before then goes on.
+        """
         name = target.service.name
         held = self._workers.get(name)
         if held is not None and _reads_alike(held.target, target):
             await held.take_up(target)
             return
+        worker = self._make(target)
+        await worker.start()
         if held is not None:
             await self._end(name)
-        await self.prepare(target)
+        self._workers[name] = worker
         self._serve(name)
 
     async def leave(self, services: frozenset[str]) -> None:

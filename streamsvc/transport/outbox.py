@@ -47,18 +47,19 @@ class Outbox:
     """Belongs to one event loop. The app's consumer commits what is in it."""
 
     def __init__(
-        self, settings: Settings, app: Any, failed: Callable[[BaseException], None]
+        self, settings: Settings, app: Any, topic: str, failed: Callable[[BaseException], None]
     ) -> None:
-        """`failed` is told what no repetition helps against.
+        """`topic` is what is answered; `failed` is told what no repetition helps against.
 
         The producer's id is that of a static member: when it is started again, what its last run
-        left open is aborted at once. Any other worker's is aborted after the session timeout.
+        left open is aborted at once. Any other worker's is aborted after the session timeout. Of a
+        member that moves to another topic, two producers are there for a moment.
         """
         self._settings = settings
         self._app = app
         self._failed = failed
         instance = app.conf.consumer_group_instance_id or uuid.uuid4().hex
-        self._transactional_id = f"{app.conf.id}.{instance}"
+        self._transactional_id = f"{app.conf.id}.{instance}.{topic}"
         self._interval_s = settings.transaction_interval_ms / 1e3
         self._producer: TransactionalProducer | None = None
         self._thread = ThreadPoolExecutor(1, "transactions")

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from support.scoring import plan, request
 from support.scoring_world import PARTITIONS, World, now_ms, remove, some, where
 
-from streamsvc.agents.scoring import run_services
+from streamsvc.agents.scoring import ScoringWorker, run_services
+from streamsvc.agents.scoring_fleet import ScoringFleet
+from streamsvc.agents.scoring_targets import scoring_targets
 from streamsvc.agents.topology import prepare_topology
+from streamsvc.errors import UnavailableError
+from streamsvc.monitor.metrics import ScoringMetrics
 from streamsvc.store.markers import Marker, write_marker
+from streamsvc.transport.admin import TopicSpec
 
 PATIENCE_S = 60
 
@@ -68,6 +74,29 @@ class Changing(World):
             for v in self.plan.views
         )
         return replace(self.plan, services=(service,), views=views)
+
+    def moved(self, topic, **route):
+        """The service's target with requests on another topic, which is made."""
+        self.admin.ensure([TopicSpec(topic, PARTITIONS)])
+        plan = self.changed(requests=topic, **route)
+        (service,) = plan.services
+        service = replace(service, request=replace(service.request, topic=topic))
+        (target,) = scoring_targets(
+            self.settings, replace(plan, services=(service,)), self.repository, ()
+        )
+        return target
+
+    async def answered(self, topic, n):
+        """Return once so many more requests on this topic are answered."""
+
+        def of_topic(records):
+            return sum(r["source"]["topic"] == topic for r in records)
+
+        found = await self.predictions(0)
+        want = of_topic(found) + n
+        self.send([request(*a, now_ms()) for a in some(n)], topic=topic)
+        while of_topic(found) < want:
+            found = await self.predictions(len(found) + 1)
 
     async def asks(self, n, seed):
         """All predictions, after so many more requests."""
@@ -146,3 +175,35 @@ async def test_a_model_that_no_longer_fits_is_refused_until_there_is_another(w, 
         found = await w.asks(60, 2)
         assert {r["decision"] for r in found} == {True, False}
         assert not task.done()
+
+
+@pytest.mark.timeout(180)
+async def test_a_service_answers_where_it_was_until_it_can_move(w):
+    """Its new topic's worker finds no Kafka; then it moves, and moves on exactly once."""
+    settings = w.settings.model_copy(update={"model_server": "in-process"})
+    nowhere = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    metrics, stop, chosen = ScoringMetrics(), asyncio.Event(), [settings]
+    (first,) = scoring_targets(settings, w.plan, w.repository, ())
+    second, third = (f"{w.route.requests}.{i}" for i in (2, 3))
+    with ThreadPoolExecutor(4) as threads:
+        fleet = ScoringFleet(
+            lambda target: ScoringWorker(chosen[0], w.plan.project, target, metrics, threads),
+            stop,
+        )
+        await fleet.prepare(first)
+        running = asyncio.create_task(fleet.run([]))
+        try:
+            await w.answered(w.route.requests, 9)
+            chosen[0] = nowhere
+            with pytest.raises(UnavailableError):
+                await fleet.take_up(w.moved(second))
+            await w.answered(w.route.requests, 9)
+            chosen[0] = settings
+            for topic in (second, third):
+                await fleet.take_up(w.moved(topic, delivery="exactly_once"))
+                await w.answered(topic, 9)
+            assert not running.done()
+        finally:
+            stop.set()
+            await running
+    w.admin.delete([second, third])

@@ -97,10 +97,10 @@ class World:
             for partition in range(partitions):
                 write_marker(self.client, self.plan.project, view.name, partition, marker)
 
-    def send(self, values, headers=None):
+    def send(self, values, headers=None, topic=None):
         for i, value in enumerate(values):
             self.producer.produce(
-                self.route.requests,
+                topic or self.route.requests,
                 value,
                 partition=i % PARTITIONS,
                 headers=None if headers is None else headers[i],
