@@ -20,6 +20,7 @@ from streamsvc.state.incarnations import (
     decide,
     newest_claim,
     next_number,
+    replaces_rows,
     settled_key,
 )
 from streamsvc.state.topics import InternalTopics
@@ -105,7 +106,8 @@ async def reserve(
     while True:
         claims = await read_claims(settings, control)
         number = next_number(view, claims)
-        wanted = Claim.of(view, number, identity, handover, reserved=True)
+        quiet = replaces_rows(view, identity.topic_id, claims)
+        wanted = Claim.of(view, number, identity, handover, reserved=True, quiet=quiet)
         await _append(settings, control, [wanted])
         # Of two that saw the same number free, the first in the log has it.
         taken = [c for c in await read_claims(settings, control) if c.view == view]

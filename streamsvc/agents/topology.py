@@ -18,7 +18,13 @@ from streamsvc.errors import ConfigurationError, IntegrityError
 from streamsvc.features.rows import column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.settings import Settings
-from streamsvc.state.incarnations import Claim, Identity, decide, newest_claim
+from streamsvc.state.incarnations import (
+    Claim,
+    Identity,
+    decide,
+    newest_claim,
+    replaces_rows,
+)
 from streamsvc.state.topics import InternalTopics
 from streamsvc.store.client import connect
 from streamsvc.store.row import RowLayout
@@ -153,16 +159,10 @@ async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = Fa
         view = by_name.get(claim.view)
         if view is None:
             return claim
-        held = newest_claim(claim.view, before)
-        if held is not None and not held.topic_id:
-            held = None  # void: of a view that was removed, or is to begin anew
-        others = held is None and any(
-            c.topic_id == claim.topic_id and "/" not in c.view for c in before
-        )
-        replaces = held is not None and held.topic_id == claim.topic_id
-        quiet = running or others or replaces
         return msgspec.structs.replace(
-            claim, quiet=quiet, begins=_shuffle_ends(admin, topics, view, wanted, before)
+            claim,
+            quiet=running or replaces_rows(claim.view, claim.topic_id, before),
+            begins=_shuffle_ends(admin, topics, view, wanted, before),
         )
 
     newest = await agree(settings, topics.control, wanted, complete)

@@ -34,6 +34,7 @@ __all__ = [
     "newest_claim",
     "next_number",
     "open_reservation",
+    "replaces_rows",
     "settled_key",
 ]
 
@@ -107,6 +108,7 @@ class Claim(msgspec.Struct, frozen=True):
         handover: Handover | None = None,
         *,
         reserved: bool = False,
+        quiet: bool = False,
     ) -> Claim:
         """The claim of a view's identity to a number, or the reservation of one."""
         return cls(
@@ -118,6 +120,7 @@ class Claim(msgspec.Struct, frozen=True):
             identity.definition_hash,
             handover,
             reserved,
+            quiet,
         )
 
 
@@ -151,6 +154,19 @@ def newest_claim(view: str, claims: Iterable[Claim]) -> Claim | None:
 def next_number(view: str, claims: Iterable[Claim]) -> int:
     """A number that no claim or reservation of the view has."""
     return 1 + max((claim.number for claim in claims if claim.view == view), default=0)
+
+
+def replaces_rows(view: str, topic_id: str, claims: Sequence[Claim]) -> bool:
+    """Whether rows of a topic's views may be being served, those of this view among them.
+
+    Then an incarnation that the view begins now has to be quiet: nobody may see its rows too early,
+    and nobody else wait until it has caught up.
+    """
+    held = newest_claim(view, claims)
+    if held is not None and held.topic_id:
+        return held.topic_id == topic_id
+    # It is new, was removed, or is to begin anew.
+    return any(c.topic_id == topic_id and "/" not in c.view and not c.reserved for c in claims)
 
 
 def open_reservation(view: str, identity: Identity, claims: Sequence[Claim]) -> Claim | None:

@@ -199,8 +199,9 @@ class World:
     @asynccontextmanager
     async def features(self):
         topology = await prepare_topology(self.settings, self.plan)
-        async with running(FeatureWorker(self.settings, topology, FeatureMetrics())):
-            yield
+        worker = FeatureWorker(self.settings, topology, FeatureMetrics())
+        async with running(worker):
+            yield worker
 
     async def applied(self) -> None:
         """Until the rows of all views contain what the topic holds."""
@@ -386,6 +387,43 @@ async def test_a_source_that_declares_its_key(stack, tmp_path):
         await asyncio.to_thread(made.produce, N // 4, rng)
         await made.applied()
         made.check(cards)
+
+
+class StoppedAfterTheClaim(Noted):
+    """The command is killed when it has claimed the incarnation, before the first row."""
+
+    def begin(self, what: str, total: int) -> None:
+        assert what != "rows", "killed"
+
+
+async def test_other_views_go_on_where_they_were(stack, tmp_path):
+    """Also if the command comes no further than its claim."""
+    rng, made = random.Random(3), world(stack, tmp_path, "card")
+    cards, shops = made.plan.views
+    await asyncio.to_thread(made.produce, N // 4, rng)
+    taken = await made.archive()
+    async with made.features():
+        await asyncio.to_thread(made.produce, N // 2, rng)
+        await made.applied()
+    with here() as pool:
+        with pytest.raises(AssertionError, match="killed"):
+            await made.backfill(cards, pool, progress=StoppedAfterTheClaim())
+        assert made.incarnations(cards) == {1}
+        for number in (2, 3):
+            async with made.features() as worker:
+                await asyncio.to_thread(made.produce, N // 4, rng)
+                await made.applied()
+                await until(lambda number=number: made.incarnations(cards) == {number})
+                await made.applied()
+                for view in made.plan.views:
+                    made.check(view)
+                read = worker.metrics.registry.get_sample_value(
+                    "streamsvc_events_total", {"topic": made.topic}
+                )
+                assert read == N // 4, "the group was set back"
+            assert made.incarnations(shops) == {1}
+            if number == 2:
+                assert (await made.backfill(cards, pool)).handover == taken
 
 
 def test_a_cluster_that_is_not_there():

@@ -11,6 +11,7 @@ from streamsvc.state.incarnations import (
     decide,
     newest_claim,
     open_reservation,
+    replaces_rows,
 )
 
 identities = st.sampled_from(
@@ -91,3 +92,18 @@ def test_a_reserved_number_is_nobody_elses():
 def test_a_claim_comes_back_from_the_log_as_it_was():
     reserved = Claim.of("v", 2, Identity("t", 4, "d"), BUILT, reserved=True)
     assert msgspec.json.decode(msgspec.json.encode(reserved), type=Claim) == reserved
+
+
+def test_a_view_is_quiet_where_rows_of_its_topic_may_be_served():
+    def claim(view, number=1, topic_id="t", **more):
+        return Claim.of(view, number, Identity(topic_id, 4, "d"), **more)
+
+    void = Claim.of("v", 2, Identity("", 0, "begin anew"))
+    assert not replaces_rows("v", "t", [])
+    assert not replaces_rows("v", "t", [claim("s/shuffle"), claim("s/key")])
+    assert not replaces_rows("v", "t", [claim("w", topic_id="other")])
+    assert not replaces_rows("v", "t", [claim("w", reserved=True)]), "nobody has run it"
+    assert replaces_rows("v", "t", [claim("w")])
+    assert replaces_rows("v", "t", [claim("v")])
+    assert replaces_rows("v", "t", [claim("v"), void]), "it begins anew beside its old rows"
+    assert not replaces_rows("v", "made anew", [claim("v")]), "its rows are gone"
