@@ -17,7 +17,7 @@ from streamsvc.agents.inbox import LATE_TURN_ROWS, Inbox
 from streamsvc.settings import Settings
 from streamsvc.transport.chunks import Delivery
 from streamsvc.transport.ledger import Slot
-from streamsvc.transport.reader import follow
+from streamsvc.transport.reader import RecordsDeletedError, follow
 
 __all__ = ["CatchUp"]
 
@@ -33,13 +33,17 @@ class CatchUp:
         holdings: Holdings,
         inbox: Inbox,
         on_engine: Callable[[Callable[[], Late]], Awaitable[Late]],
+        deleted: Callable[[str], Awaitable[None]],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """`failed` is told of an error of a reader: going on would leave a view behind for ever."""
+        """`deleted` is told of a topic that has lost records which are behind, and sees to it that
+        nobody asks for them any more. `failed` is told of an error of a reader: going on would
+        leave a view behind for ever."""
         self._settings = settings
         self._holdings = holdings
         self._inbox = inbox
         self._on_engine = on_engine
+        self._deleted = deleted
         self._failed = failed
         self._readers: dict[str, asyncio.Task[None]] = {}
 
@@ -67,16 +71,23 @@ class CatchUp:
                 del self._readers[topic]
                 return
             wanted = {partition: offset for (_, partition), offset in starts.items()}
-            async for chunk in follow(self._settings, topic, wanted, LATE_TURN_ROWS):
-                if chunk is not None:
-                    # Acknowledged by nobody: its position is in the state.
-                    slot = Slot(chunk.next_offset)
-                    await self._inbox.put(Delivery(chunk, slot.ack, slot))
-                now, left = await self._late(topic)
-                if now != version:
-                    break  # something else may be behind, at other positions
-                for partition in [p for p in wanted if (topic, p) not in left]:
-                    del wanted[partition]
+            try:
+                await self._hand_on(topic, version, wanted)
+            except RecordsDeletedError:
+                await self._deleted(topic)
+
+    async def _hand_on(self, topic: str, version: int, wanted: dict[int, int]) -> None:
+        """Hand on what follows these positions, until nothing is behind or something else is."""
+        async for chunk in follow(self._settings, topic, wanted, LATE_TURN_ROWS):
+            if chunk is not None:
+                # Acknowledged by nobody: its position is in the state.
+                slot = Slot(chunk.next_offset)
+                await self._inbox.put(Delivery(chunk, slot.ack, slot))
+            now, left = await self._late(topic)
+            if now != version:
+                return  # something else may be behind, at other positions
+            for partition in [p for p in wanted if (topic, p) not in left]:
+                del wanted[partition]
 
     async def _late(self, topic: str | None = None) -> Late:
         def look() -> Late:

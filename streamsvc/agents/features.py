@@ -79,7 +79,9 @@ class FeatureWorker:
         self._network = ThreadPoolExecutor(1, "store")
         self._producer = BatchProducer(settings, on_failure=self._fatal)
         store = connect(settings, failover_s=settings.redis_failover_s)
-        self._holdings = Holdings(settings, topology, self._producer, self.owner, store)
+        self._holdings = Holdings(
+            settings, topology, self._producer, self.owner, store, self._not_built
+        )
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
             topology.dead_partitions, topology.topics, self._producer, metrics
@@ -112,12 +114,15 @@ class FeatureWorker:
         )
         self._inbox = Inbox((), self._turns.wake)
         self._late = Inbox((), self._turns.wake, LATE_TURN_ROWS)
-        self._catch_up = CatchUp(settings, self._holdings, self._late, self._on_engine, self._fatal)
+        self._catch_up = CatchUp(
+            settings, self._holdings, self._late, self._on_engine, self._deleted, self._fatal
+        )
         self._store = store
         self._held = asyncio.Lock()
         """Whoever changes what is held: a rebalance, or changed definitions."""
         self._agents: dict[str, Any] = {}
         self._progress_written: dict[ProgressKey, int] = {}
+        self._told_not_built: set[ViewKey] = set()
         self._running: asyncio.Task[None] | None = None
         self._wire()
 
@@ -289,6 +294,19 @@ class FeatureWorker:
             await self._agents[topic].maybe_start()
         if added:
             self.app.agents.update_topic_index()
+
+    async def _deleted(self, topic: str) -> None:
+        """Records were deleted that a view still had to read beside the consumer."""
+        async with self._held:
+            await self._holdings.deleted(topic, self._on_engine)
+
+    def _not_built(self, key: ViewKey, why: str) -> None:
+        if key in self._told_not_built:
+            return  # after a rebalance
+        self._told_not_built.add(key)
+        self.metrics.definitions.labels("refused").inc()
+        view, incarnation = key
+        log.error("view_not_built", view=view, incarnation=incarnation, error=why)
 
     def _caught_up(self) -> None:
         for view in self._holdings.catch_up():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from streamsvc.agents.kept import Kept, refuse, why_not_built
 from streamsvc.agents.topic_watch import changed
 from streamsvc.agents.topology import RunningView, Topology, ViewKey
 from streamsvc.definitions.plan import Source
@@ -68,7 +70,9 @@ class Holdings:
         producer: BatchProducer,
         owner: str,
         store: Client,
+        not_built: Callable[[ViewKey, str], None],
     ) -> None:
+        """`not_built` is told of every new incarnation that is given up, and why."""
         self.lanes: dict[Partition, list[Lane]] = {}
         """Of each event partition; the first one rides, and is where the consumer is."""
         self.views: dict[tuple[ViewKey, int], tuple[RunningView, ViewPartition]] = {}
@@ -88,6 +92,7 @@ class Holdings:
         self._producer = producer
         self._owner = owner
         self._store = store
+        self._not_built = not_built
         self._admin = Admin(settings)
         self._decoders: dict[str, tuple[Source, Decoder]] = {}
 
@@ -210,6 +215,14 @@ class Holdings:
         progress: dict[ProgressKey, Progress] = {}
         if any(v.shuffle is not None and v.view.source.topic in topics for v in views):
             progress = await restore_progress(self._settings, self.topology.topics.progress)
+        kept = [Kept(t, p, begins[t][p], ends[t][p]) for t, p in partitions if t in topics]
+        lost = await self._lost_builds(views, kept, restored, progress)
+        views = [each for each in views if each.shuffle is None or each.key not in lost]
+        restored = {
+            held: found
+            for held, found in restored.items()
+            if held[0] not in lost or not found[1].quiet
+        }
 
         def install() -> None:
             # All in one step: a state that is there and is not fed would have a hole.
@@ -217,17 +230,108 @@ class Holdings:
                 self._replace_topology(topology)
             self.views.update(restored)
             self._quiet |= {held for held, (_, state) in restored.items() if state.quiet}
-            for topic, partition in partitions:
-                if topic not in topics:
-                    continue
-                kept = begins[topic][partition], ends[topic][partition]
-                if any(each.shuffle == topic for each in views):
-                    self._install_group(topic, partition, views, kept, begin=begin)
+            for each in kept:
+                if each.topic in topology.sources:
+                    self._install_source(each, views, progress, begin=begin)
                 else:
-                    self._install_source(topic, partition, views, kept, progress, begin=begin)
+                    self._install_group(each, views, begin=begin)
             self.version += 1
 
         await on_engine(install)
+
+    async def _lost_builds(
+        self,
+        views: Sequence[RunningView],
+        kept: Sequence[Kept],
+        restored: Mapping[tuple[ViewKey, int], tuple[RunningView, ViewPartition]],
+        progress: Mapping[ProgressKey, Progress],
+    ) -> set[ViewKey]:
+        """New incarnations that cannot be built on, because what they still have to read is gone.
+
+        Raises IntegrityError if that is so of a view that is served.
+        """
+        lost: dict[ViewKey, str] = {}
+        for log_ in kept:
+            positions: list[tuple[RunningView, int]] = []
+            for each in views:
+                held = restored.get((each.key, log_.partition))
+                if each.shuffle is not None and each.view.source.topic == log_.topic:
+                    sent = progress.get(ProgressKey(*each.key, log_.partition))
+                    positions += [(each, sent.offset)] if sent else []
+                elif each.log == log_.topic and held is not None and held[1].committed >= 0:
+                    positions.append((each, held[1].applied))
+            lost |= await self._lost_of(log_, positions, restored)
+        for key, why in lost.items():
+            self._not_built(key, why)
+        return set(lost)
+
+    async def _lost_of(
+        self,
+        kept: Kept,
+        positions: Sequence[tuple[RunningView, int]],
+        states: Mapping[tuple[ViewKey, int], tuple[RunningView, ViewPartition]],
+    ) -> dict[ViewKey, str]:
+        lost: dict[ViewKey, str] = {}
+        for each, at in positions:
+            if kept.deleted(at) and await self._unserved(each, kept.partition, states):
+                lost[each.key] = why_not_built(kept, each.view.name, at)
+        refuse(kept, {each.view.name: at for each, at in positions if each.key not in lost})
+        return lost
+
+    async def _unserved(
+        self,
+        each: RunningView,
+        partition: int,
+        states: Mapping[tuple[ViewKey, int], tuple[RunningView, ViewPartition]],
+    ) -> bool:
+        """Whether nothing of an incarnation is served that this partition has a part in."""
+        if not each.quiet or each.shuffle is None:
+            return each.quiet and states[(each.key, partition)][1].quiet
+        groups = range(self._settings.key_groups)
+        markers = await asyncio.to_thread(
+            read_markers, self._store, self.topology.project, each.view.name, groups
+        )
+        return all(m is None or m.incarnation < each.incarnation for m in markers)
+
+    async def deleted(self, topic: str, on_engine: OnEngine) -> None:
+        """Give up the new incarnations that are behind on a topic at records that were deleted.
+
+        Raises IntegrityError if a view that is served was to read such records, too.
+        """
+        begins = await asyncio.to_thread(self._admin.start_offsets, topic)
+        ends = await asyncio.to_thread(self._admin.end_offsets, topic)
+        behind: list[tuple[int, list[tuple[RunningView, int]]]] = []
+        await on_engine(lambda: behind.extend(self._behind(topic)))
+        lost: dict[ViewKey, str] = {}
+        for partition, positions in behind:
+            kept = Kept(topic, partition, begins[partition], ends[partition])
+            lost |= await self._lost_of(kept, positions, self.views)
+        await on_engine(lambda: self._give_up(lost.keys()))
+        for key, why in lost.items():
+            self._not_built(key, why)
+
+    def _behind(self, topic: str) -> list[tuple[int, list[tuple[RunningView, int]]]]:
+        """By partition, what is behind the consumer, and where."""
+        found: defaultdict[int, list[tuple[RunningView, int]]] = defaultdict(list)
+        for (log_, partition), lanes in self.lanes.items():
+            for lane in lanes:
+                if log_ == topic and not lane.riding:
+                    found[partition] += [(each, lane.source.next_offset) for each in lane.views]
+        for held in self._late:
+            running, state = self.views[held]
+            if running.log == topic:
+                found[held[1]].append((running, state.applied))
+        return list(found.items())
+
+    def _give_up(self, keys: Collection[ViewKey]) -> None:
+        """Let go of new incarnations, except where they are served already."""
+        for held in [held for held in self._quiet if held[0] in keys]:
+            self._stop(held)
+        for at, lanes in self.lanes.items():
+            for lane in lanes:
+                lane.views = [v for v in lane.views if v.shuffle is None or v.key not in keys]
+            self.lanes[at] = _pruned(lanes)
+        self.version += 1
 
     async def _look_at_topics(self) -> None:
         """Count all event topics, not only those we read: partitions may have been added anywhere.
@@ -271,10 +375,6 @@ class Holdings:
         await asyncio.to_thread(publish_layout, self._store, project, name, each.layout)
         log_begins = await asyncio.to_thread(self._admin.start_offsets, each.log)
         log_ends = await asyncio.to_thread(self._admin.end_offsets, each.log)
-        for partition, end in ends.items():
-            if each.shuffle is not None and end is not None:
-                kept = log_begins[partition], log_ends[partition]
-                _assert_kept(each.log, partition, kept, {name: end.applied})
         until = await self._records(topic) if each.quiet else {}
         waits, lost = set(), self._lost(each, ends, markers)
         for partition in partitions:
@@ -330,38 +430,30 @@ class Holdings:
 
     # --- lanes -----------------------------------------------------------------------------
 
-    def _install_group(
-        self,
-        topic: str,
-        partition: int,
-        views: Sequence[RunningView],
-        kept: tuple[int, int],
-        *,
-        begin: bool,
-    ) -> None:
+    def _install_group(self, kept: Kept, views: Sequence[RunningView], *, begin: bool) -> None:
         """Start a key group where the view that is furthest behind has to go on, unless it waits
         anyway: that one catches up by itself."""
+        topic, partition = kept.topic, kept.partition
         readers = [v for v in views if v.shuffle == topic and (v.key, partition) in self.views]
         applied = {v.key: self.views[(v.key, partition)][1].applied for v in readers}
         if begin:
             leaders = [applied[v.key] for v in readers if not v.quiet]
-            self.read[(topic, partition)] = min(leaders, default=kept[1])
+            self.read[(topic, partition)] = min(leaders, default=kept.end)
         at = self.read[(topic, partition)]
         self._late |= {(key, partition) for key, offset in applied.items() if offset < at}
 
     def _install_source(
         self,
-        topic: str,
-        partition: int,
+        kept: Kept,
         views: Sequence[RunningView],
-        kept: tuple[int, int],
         progress: Mapping[ProgressKey, Progress],
         *,
         begin: bool,
     ) -> None:
         """Start a source where the view that is furthest behind has to go on, unless it waits
         anyway: that one catches up in a lane of its own."""
-        fresh = Progress(kept[0], NO_WATERMARK, NO_WATERMARK, False)
+        topic, partition = kept.topic, kept.partition
+        fresh = Progress(kept.begin, NO_WATERMARK, NO_WATERMARK, False)
         positions: list[tuple[RunningView, Progress]] = []
         for each in views:
             if each.view.source.topic != topic:
@@ -375,10 +467,9 @@ class Holdings:
             else:
                 continue  # a later incarnation serves here already
             positions.append((each, found))
-        _assert_kept(topic, partition, kept, {v.view.name: at.offset for v, at in positions})
         lanes = self.lanes.setdefault((topic, partition), [])
         leaders = [at.offset for v, at in positions if not v.quiet]
-        lead = min(leaders, default=kept[1]) if begin else lanes[0].source.next_offset
+        lead = min(leaders, default=kept.end) if begin else lanes[0].source.next_offset
         for riding in (True, False):
             chosen = [(v, at) for v, at in positions if (at.offset >= lead) == riding]
             for described in _distinct([v.view.source for v, _ in chosen]):
@@ -389,7 +480,7 @@ class Holdings:
                         self._source(described, topic, partition, least),
                         [v for v, _ in part],
                         riding,
-                        kept[1] if kept[1] > kept[0] else 0,
+                        kept.end if kept.end > kept.begin else 0,
                     )
                 )
         lanes.sort(key=lambda lane: (not lane.riding, lane.source.next_offset))
@@ -573,33 +664,3 @@ def _pruned(lanes: list[Lane]) -> list[Lane]:
     riding = [lane for lane in full if lane.riding]
     first = riding or [next(lane for lane in lanes if lane.riding)]
     return [*first, *(lane for lane in full if not lane.riding)]
-
-
-def _assert_kept(
-    topic: str, partition: int, kept: tuple[int, int], positions: Mapping[str, int]
-) -> None:
-    """Raise IntegrityError unless a log still holds what views (name -> next offset) have to read.
-
-    `kept` are the offset that the log begins at, and that at which it ends.
-    """
-    begin, end = kept
-    wrong = sorted(view for view, at in positions.items() if not begin <= at <= end)
-    if not wrong:
-        return
-    at, views = positions[wrong[0]], ", ".join(wrong)
-    if at < begin:
-        what = (
-            f"{topic}/{partition} begins at offset {begin}, but view {wrong[0]} goes on at {at}: "
-            "retention or DeleteRecords have deleted the records in between unread. Keep them for "
-            "longer than workers may be away."
-        )
-    else:
-        what = (
-            f"{topic}/{partition} ends at offset {end}, before {at} where view {wrong[0]} goes on: "
-            "the log has lost its end, and other records will take its offsets."
-        )
-    raise IntegrityError(
-        f"{what} What was lost cannot be counted; to begin {views} anew with what the topic still "
-        f"holds: `streamsvc store rebuild --from-topic {' --from-topic '.join(wrong)}`, then start "
-        "the workers again."
-    )

@@ -72,8 +72,8 @@ async def follow(
     """Chunks of the partitions in `wanted`, each from its offset on, for as long as any is wanted.
 
     None where nothing came for a while. A partition that is taken out of `wanted` is read no
-    further. Raises IntegrityError where records that are wanted are deleted, UnavailableError if
-    Kafka does not answer.
+    further. Raises RecordsDeletedError where records that are wanted are deleted, UnavailableError
+    if Kafka does not answer.
     """
     consumer = _consumer(settings, Columnar(max_records=max_records))
     tps = {partition: TopicPartition(topic, partition) for partition in wanted}
@@ -92,9 +92,8 @@ async def follow(
             done = [tp for partition, tp in tps.items() if partition not in wanted]
             consumer.pause(*done)
     except OffsetOutOfRangeError as error:
-        raise IntegrityError(
-            f"Records of {topic!r} were deleted while they were being read for the first time "
-            f"({error}). Keep them for longer than a rebuild takes, and start the worker again."
+        raise RecordsDeletedError(
+            f"Records of {topic!r} were deleted while they were being read: {error}"
         ) from error
     except KafkaError as error:
         raise UnavailableError(f"Cannot read {topic!r}: {error!r}") from error

@@ -18,18 +18,23 @@ import pytest
 from confluent_kafka import Producer
 from support.scoring import PAYMENTS
 
+from streamsvc.agents import catch_up
+from streamsvc.agents.backfill.logs import complete_partitions
+from streamsvc.agents.claims import begin_anew
 from streamsvc.agents.features import FeatureWorker
 from streamsvc.agents.topology import prepare_topology
 from streamsvc.columns import numeric, strings
 from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, JoinKey, Plan, View
 from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.monitor.metrics import FeatureMetrics
+from streamsvc.state.restore import restore_progress
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import RowLayout
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.app import serve
+from streamsvc.transport.reader import follow
 
 PATIENCE_S = 60
 PARTITIONS = 3
@@ -254,6 +259,84 @@ async def test_a_worker_that_crashes_in_a_switch_and_a_change_taken_back(world):
             while not w.settled(steady):
                 await steady.change(first)
         assert w.incarnations("shops", GROUPS) == {3}
+
+
+@pytest.mark.timeout(180)
+async def test_a_view_that_cannot_be_built_any_more_is_given_up_and_others_go_on(
+    world, monkeypatch
+):
+    """Retention is quicker than the build: under way, and again for who starts later."""
+    w = world
+    first = w.plan(cards(), shops(), shops("sum", "others"))
+    second = w.plan(cards("max"), shops("max"), shops("sum", "others"))
+    halfway, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(settings, topic, wanted, most):
+        """Of events one of each partition, and the others when they may be read."""
+        if topic == w.topics["payments"] and not go_on.is_set():
+            at = dict(wanted)
+            async with contextlib.aclosing(follow(settings, topic, dict(wanted), 1)) as chunks:
+                async for chunk in chunks:
+                    if chunk is not None and chunk.first_offset == at[chunk.partition] == 0:
+                        at[chunk.partition] = chunk.next_offset
+                        yield chunk
+                    if all(at.values()):
+                        break
+            halfway.set()
+            while not go_on.is_set():
+                await asyncio.sleep(0.05)
+                yield None
+            wanted.update({partition: at[partition] for partition in wanted})
+        async for chunk in follow(settings, topic, wanted, most):
+            yield chunk
+
+    def refused(worker):
+        return worker.metrics.registry.get_sample_value(
+            "streamsvc_definitions_changes_total", {"outcome": "refused"}
+        )
+
+    async def others_go_on():
+        w.produce(100)
+        await w.until_equal("others", SHOPS, "shop_id", sum)
+
+    async with w.worker(first) as one:
+        w.produce(500)
+        await w.until_equal("cards", CARDS, "card", sum)
+        await w.until_equal("shops", SHOPS, "shop_id", sum)
+        monkeypatch.setattr(catch_up, "follow", slowly)
+        await one.change(second)
+        await halfway.wait()
+        # What was built is committed, so that whoever starts later has to go on there.
+        changelog = next(v.changelog for v in one.topology.views if v.key == ("cards", 2))
+        built = [state for (key, _), (_, state) in one._holdings.views.items() if key[1] == 2]
+        await w.until(lambda: sum(state.committed > 0 for state in built) >= PARTITIONS)
+        complete, sent = set(), {}
+        while len(complete) < PARTITIONS or len(sent) < PARTITIONS:
+            complete = await complete_partitions(w.settings, changelog)
+            found = await restore_progress(w.settings, one.topology.topics.progress)
+            sent = {key for key in found if (key.view, key.incarnation) == ("shops", 2)}
+        ends = w.admin.end_offsets(w.topics["payments"])
+        w.admin.delete_records(w.topics["payments"], ends)
+        go_on.set()
+        await w.until(lambda: refused(one) == 2)
+        # What was served before goes on, too.
+        w.produce(100)
+        await w.until_equal("cards", CARDS, "card", sum)
+        await w.until_equal("shops", SHOPS, "shop_id", sum)
+        await others_go_on()
+    monkeypatch.undo()
+    async with w.worker(second) as later:
+        await others_go_on()
+        assert refused(later) == 2
+        assert w.incarnations("cards", PARTITIONS) == w.incarnations("shops", GROUPS) == {1}
+        # With what the topic has.
+        await begin_anew(w.settings, second, ["cards", "shops"])
+        kept = w.events["payments"][500:]
+        await later.change(second)
+        w.events["payments"] = kept
+        await w.until_equal("cards", CARDS, "card", max)
+        await w.until_equal("shops", SHOPS, "shop_id", max)
+        assert refused(later) == 2
 
 
 @pytest.mark.timeout(180)
