@@ -70,8 +70,9 @@ class Settings(BaseSettings):
     """SASL user."""
     kafka_sasl_password: SecretStr | None = None
     """SASL password."""
-    topic_prefix: str = ""
-    """Put before the name of every topic that streamsvc itself creates for internal use."""
+    topic_prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]*$")
+    """Put before the name of every topic that streamsvc itself creates for internal use, and of its
+    consumer groups."""
     topic_replication_factor: int = Field(1, ge=1)
     """Replicas of every topic that streamsvc creates. Use 3 in production."""
     topic_partitions: int = Field(4, ge=1)

@@ -8,6 +8,8 @@ partitions midway.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.payments import KEYED_VIEWS, START_MS, VIEWS, generate
 from support.repo import RunningRepo
@@ -55,3 +57,39 @@ def test_a_source_that_declares_its_key_is_read_directly(stack, tmp_path):
         assert sum(reasons.values()) == truth.refused
         assert reasons["wrong_key"] > 100
         repo.assert_workers_alive()
+
+
+def test_internal_topics_and_groups_carry_the_prefix(stack, tmp_path):
+    """Through a restart, too: state is found again where the prefix says."""
+    prefix = "eu.shop-"
+    with RunningRepo(stack, tmp_path, "payments_keyed", STREAMSVC_TOPIC_PREFIX=prefix) as repo:
+        repo.create_topic(2)
+        repo.apply()
+        repo.start_worker("w")
+        first = generate(1_000, seed=5, keyed=True)
+        repo.produce(first.records, partitioner="murmur2_random")
+        repo.wait_until_applied()
+        assert repo.stop_worker("w") == 0
+        second = generate(1_000, seed=6, start_ms=START_MS + 400_000, keyed=True)
+        repo.produce(second.records, partitioner="murmur2_random")
+        repo.start_worker("w")
+        assert_served(repo, KEYED_VIEWS)
+        repo.assert_workers_alive()
+
+        internal = f"{prefix}streamsvc.{repo.project}."
+        yours = {repo.topic, f"{repo.topic}.dead"}
+        found = {t for t in repo.admin.topics() if repo.project in t or repo.topic in t} - yours
+        assert found == {
+            f"{internal}{name}"
+            for name in (
+                "control",
+                "progress",
+                "card_spend.1.changelog",
+                "card_habits.1.changelog",
+                "shop_sales.1.changelog",
+                "payments.1.shuffle",
+            )
+        }
+        listed = json.loads(repo.streamsvc("topics", "list", "--json"))
+        assert {t["name"] for t in listed if t["exists"]} == found | yours
+        assert repo.admin.members(f"{internal}features") == 1

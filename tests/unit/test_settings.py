@@ -81,6 +81,7 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
         ({"heartbeat_interval_ms": 5_000}, "at most a third"),
         ({"redis_url": "http://store"}, "redis"),
         ({"kafka_sasl_mechanism": "GSSAPI"}, "SCRAM-SHA-256"),
+        ({"topic_prefix": "eu/"}, "topic_prefix"),
     ],
 )
 def test_settings_must_fit_together(
