@@ -31,6 +31,7 @@ from streamsvc.transport.reader import read_to_end
 __all__ = [
     "Control",
     "agree",
+    "began_at",
     "begin_anew",
     "claim_times",
     "confirm",
@@ -100,14 +101,23 @@ async def begin_anew(settings: Settings, plan: Plan, views: Sequence[str]) -> No
 
 
 async def reserve(
-    settings: Settings, control: str, view: str, identity: Identity, handover: Handover
+    settings: Settings,
+    control: str,
+    view: str,
+    identity: Identity,
+    handover: Handover,
+    start: str,
 ) -> Claim:
-    """Keep a number from others while the state is built that shall have it."""
+    """Keep a number from others while the state is built that shall have it.
+
+    `start` is what the view's source says of where to begin; a state from an archive begins with
+    all of it, and whatever replaces that one does with all of the topic.
+    """
     while True:
         claims = await read_claims(settings, control)
         number = next_number(view, claims)
         quiet = replaces_rows(view, identity.topic_id, claims)
-        wanted = Claim.of(view, number, identity, handover, reserved=True, quiet=quiet)
+        wanted = Claim.of(view, number, identity, handover, reserved=True, quiet=quiet, start=start)
         await _append(settings, control, [wanted])
         # Of two that saw the same number free, the first in the log has it.
         taken = [c for c in await read_claims(settings, control) if c.view == view]
@@ -162,6 +172,14 @@ async def claim_times(settings: Settings, plan: Plan) -> dict[str, int]:
     if not Admin(settings).exists(control):
         return {}
     return {claim.view: ms for claim, ms in await _timed(settings, control) if not claim.reserved}
+
+
+async def began_at(settings: Settings, plan: Plan) -> dict[str, Mapping[int, int]]:
+    """View -> source offsets at which its state began, where it was not the beginning."""
+    control = InternalTopics(settings.topic_prefix, plan.project).control
+    claims = await read_claims(settings, control)
+    newest = {view.name: newest_claim(view.name, claims) for view in plan.views}
+    return {v: c.starts for v, c in newest.items() if c and c.starts}
 
 
 async def handed_over(settings: Settings, plan: Plan) -> dict[str, Mapping[int, int]]:

@@ -386,11 +386,11 @@ class Holdings:
             for partition, found in restored.items():
                 state = found.state
                 state.trimming = found.trimming
-                begin = max(log_begins[partition], each.begins.get(partition, 0))
-                state.resume(found.end, log_ends[partition], begin)
+                own = each.starts if each.shuffle is None else each.begins
+                begin = max(log_begins[partition], own.get(partition, 0))
+                state.resume(found.end, log_ends[partition], begin, each.starts)
                 if partition in waits:
-                    own = {p: at for p, at in until.items() if each.shuffle or p == partition}
-                    state.wait(own)
+                    state.wait({p: at for p, at in until.items() if each.shuffle or p == partition})
                 elif partition in lost:
                     state.refill()
 
@@ -453,12 +453,13 @@ class Holdings:
         """Start a source where the view that is furthest behind has to go on, unless it waits
         anyway: that one catches up in a lane of its own."""
         topic, partition = kept.topic, kept.partition
-        fresh = Progress(kept.begin, NO_WATERMARK, NO_WATERMARK, False)
         positions: list[tuple[RunningView, Progress]] = []
         for each in views:
             if each.view.source.topic != topic:
                 continue
             held = each.key, partition
+            first = max(kept.begin, each.starts.get(partition, 0))
+            fresh = Progress(first, NO_WATERMARK, NO_WATERMARK, False)
             if each.shuffle is not None:
                 found = progress.get(ProgressKey(*each.key, partition), fresh)
                 self.offered[held] = found.offset

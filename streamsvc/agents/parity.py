@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streamsvc.agents.claims import handed_over
+from streamsvc.agents.claims import began_at, handed_over
 from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.agents.topology import RunningView, standing_views
 from streamsvc.columns import Bools, BytesColumn, Column, NumericColumn
@@ -104,15 +104,20 @@ class _History:
             self.running, self.identities = asyncio.run(standing_views(self.settings, self.plan))
         running = [self.running[v.name] for v in views if v.name in self.running]
         new = [each for each in running if each.view.name not in self.places]
+        if not new:
+            return
+        starts = asyncio.run(began_at(self.settings, self.plan))
         shuffles: dict[str, dict[str, int]] = {}
         for each in new:
             if each.shuffle is None:
-                self.places[each.view.name] = Direct()
+                self.places[each.view.name] = Direct(starts.get(each.view.name, {}))
             else:
                 shuffles.setdefault(each.shuffle, {})[each.view.name] = each.incarnation
         for topic, incarnations in shuffles.items():
             given = asyncio.run(handed_over(self.settings, self.plan))
-            self.places |= asyncio.run(read_shuffle(self.settings, topic, incarnations, given))
+            self.places |= asyncio.run(
+                read_shuffle(self.settings, topic, incarnations, given, starts)
+            )
 
 
 def _compared(

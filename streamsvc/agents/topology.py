@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from streamsvc.agents.claims import Control, agree, read_claims, read_control, retired
+from streamsvc.agents.start_position import start_text, starts_of
 from streamsvc.agents.topic_check import ensure_topics
 from streamsvc.agents.topic_plan import PlannedTopic, named_topics, state_topics, view_topics
 from streamsvc.agents.topic_watch import grown
@@ -65,6 +66,8 @@ class RunningView:
     """Rows may still be waiting until they contain what those of an earlier incarnation do."""
     begins: Mapping[int, int] = field(default_factory=dict)
     """Shuffle partition -> offset before which none of its rows can lie; empty is the beginning."""
+    starts: Mapping[int, int] = field(default_factory=dict)
+    """Source partition -> offset at which it begins; empty is the beginning."""
 
     @property
     def key(self) -> ViewKey:
@@ -163,6 +166,8 @@ async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = Fa
             claim,
             quiet=running or replaces_rows(claim.view, claim.topic_id, before),
             begins=_shuffle_ends(admin, topics, view, wanted, before),
+            start=start_text(view.source),
+            starts=starts_of(admin, view, claim.topic_id, before),
         )
 
     newest = await agree(settings, topics.control, wanted, complete)
@@ -173,6 +178,7 @@ async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = Fa
             _running(view, numbers, topics),
             quiet=control.quiet(newest[view.name]),
             begins=newest[view.name].begins,
+            starts=newest[view.name].starts,
         )
         for view in plan.views
     )

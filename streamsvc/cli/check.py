@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,11 +27,14 @@ def check(
     """
     context = cli_context(ctx)
     from streamsvc.definitions.registry import load_plan
+    from streamsvc.definitions.start import starts_ahead
     from streamsvc.errors import ConfigurationError, DefinitionError
     from streamsvc.transport.schema_registry import open_registry
 
     try:
         plan = load_plan(context.repo, context.settings.max_future_ms)
+        if ahead := starts_ahead(plan.sources, time.time_ns() // 1_000_000):
+            raise DefinitionError(ahead)
         try:
             open_registry(context.settings, plan.sources)
         except ConfigurationError as error:

@@ -31,12 +31,15 @@ __all__ = [
     "Route",
     "Service",
     "Source",
+    "Start",
     "TimeUnit",
     "View",
 ]
 
 FieldType: TypeAlias = Literal["int64", "float64", "bool", "string"]
 TimeUnit: TypeAlias = Literal["iso8601", "s", "ms", "us", "ns"]
+Start: TypeAlias = Literal["earliest", "latest"] | int
+"""A topic's beginning, its end, or its first record with this Kafka timestamp (ms) or later."""
 LIFETIME_MS: Final = 2**60
 """Window and hop of an aggregate over everything since the beginning: a tile that never ends."""
 
@@ -111,6 +114,8 @@ class Source:
     """Column of the archive that says when an event arrived, or None."""
     archive_endpoint: str | None = None
     """Endpoint of the object store that holds it, where it is not the usual one."""
+    start: Start = "earliest"
+    """Where in the topic a view begins that has no state yet."""
 
     @property
     def archive_is_directory(self) -> bool:

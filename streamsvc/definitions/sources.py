@@ -8,6 +8,7 @@ from typing import Any, get_args
 from streamsvc.definitions.messages import load_message
 from streamsvc.definitions.plan import EventSchema, Source, TimeUnit
 from streamsvc.definitions.route import TAG_PREFIX
+from streamsvc.definitions.start import START, parse_start
 from streamsvc.definitions.validate import check_tags, field_types, milliseconds, nearest
 from streamsvc.errors import DefinitionError
 
@@ -47,7 +48,7 @@ def compile_source(
     """
     what = f"KafkaSource {kafka_source.name!r}"
     options, tags = kafka_source.kafka_options, kafka_source.tags
-    wrong = check_tags(what, tags, (_KEY, _TIME_UNIT, _FRAMING))
+    wrong = check_tags(what, tags, (_KEY, _TIME_UNIT, _FRAMING, START))
     if not options.topic:
         wrong.append(f"{what}: has no topic; set topic=….")
     schema = _schema(what, kafka_source, repo, wrong)
@@ -64,6 +65,7 @@ def compile_source(
                 f"{what}: tag '{TAG_PREFIX}{_KEY}' names {key_field!r}, a {kinds[key_field]} "
                 f"column; a key is a string or an integer."
             )
+    start = parse_start(what, tags, wrong)
     mistakes += wrong
     if wrong or schema is None:
         return None
@@ -81,6 +83,7 @@ def compile_source(
         archive_timestamp_field=archive.timestamp_field if path else None,
         archive_created_field=(archive.created_timestamp_column or None) if path else None,
         archive_endpoint=(archive.s3_endpoint_override or None) if path else None,
+        start=start,
     )
 
 

@@ -64,8 +64,9 @@ def definition_hash(
             ],
             "feature_types": feature_types,
             "udf": udf,
-            # Left out for JSON, whose hashes are older than other encodings.
+            # Left out where nothing is said, because hashes are older than what can be said.
             **({} if schema.encoding is None else {"encoding": repr(schema.encoding)}),
+            **({} if source.start == "earliest" else {"start": source.start}),
         },
         sort_keys=True,
     )

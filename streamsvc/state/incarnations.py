@@ -31,6 +31,7 @@ __all__ = [
     "Identity",
     "Verdict",
     "decide",
+    "holders",
     "newest_claim",
     "next_number",
     "open_reservation",
@@ -84,6 +85,10 @@ class Claim(msgspec.Struct, frozen=True):
     begins: dict[int, int] = msgspec.field(default_factory=dict)
     """Shuffle partition -> offset before which none of its rows can lie: where the log ended before
     it was claimed. Empty is the beginning."""
+    start: str = ""
+    """What its source said of where to begin; empty is the beginning."""
+    starts: dict[int, int] = msgspec.field(default_factory=dict)
+    """Source partition -> offset at which it begins, where its source said so."""
 
     @property
     def key(self) -> bytes:
@@ -92,6 +97,8 @@ class Claim(msgspec.Struct, frozen=True):
         if self.begins:
             # Of two equal claims the first one counts, so the second may not replace it.
             key += "/" + "-".join(str(at) for _, at in sorted(self.begins.items()))
+        if self.starts:
+            key += "/from-" + "-".join(str(at) for _, at in sorted(self.starts.items()))
         return (key + ("/reserved" if self.reserved else "")).encode()
 
     @property
@@ -109,6 +116,7 @@ class Claim(msgspec.Struct, frozen=True):
         *,
         reserved: bool = False,
         quiet: bool = False,
+        start: str = "",
     ) -> Claim:
         """The claim of a view's identity to a number, or the reservation of one."""
         return cls(
@@ -121,6 +129,7 @@ class Claim(msgspec.Struct, frozen=True):
             handover,
             reserved,
             quiet,
+            start=start,
         )
 
 
@@ -139,16 +148,23 @@ class Verdict:
 
 def newest_claim(view: str, claims: Iterable[Claim]) -> Claim | None:
     """The claim that holds the view's newest number; claims come in the order of the log."""
-    newest: Claim | None = None
+    held = holders(view, claims)
+    return held[-1] if held else None
+
+
+def holders(view: str, claims: Iterable[Claim]) -> list[Claim]:
+    """The claims that hold the view's numbers, the newest last; they come in the order of the
+    log."""
+    held: list[Claim] = []
     reserved: dict[int, Claim] = {}
     for claim in claims:
-        if claim.view != view or claim.number <= _number(newest):
+        if claim.view != view or (held and claim.number <= held[-1].number):
             continue
         if claim.reserved:
             reserved.setdefault(claim.number, claim)
         elif claim.number not in reserved or claim == reserved[claim.number].confirmed:
-            newest = claim
-    return newest
+            held.append(claim)
+    return held
 
 
 def next_number(view: str, claims: Iterable[Claim]) -> int:

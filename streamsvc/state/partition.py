@@ -88,8 +88,16 @@ class ViewPartition:
         """Tiles of one complete commit, oldest commit first."""
         self.state.load(tiles)
 
-    def resume(self, end: End | None, input_end: int, input_begin: int = 0) -> None:
+    def resume(
+        self,
+        end: End | None,
+        input_end: int,
+        input_begin: int = 0,
+        starts: Mapping[int, int] | None = None,
+    ) -> None:
         """Go on after the newest complete commit; without one, at the beginning of the input log.
+
+        `starts` says of a view behind a shuffle below which source offsets nothing counts.
 
         Until `input_end` (the end of the input log now) is applied, time stands still but for the
         events themselves: rows written before the crash lie at later positions than what is being
@@ -98,7 +106,9 @@ class ViewPartition:
         self._ageing_from = input_end
         if end is None:
             self.applied = input_begin
-            if input_begin and not self.view.shuffled:
+            if self.view.shuffled:
+                self.vector = dict(starts or {})
+            elif input_begin:
                 self.vector[self.partition] = input_begin
             return
         self.applied = self.committed = end.applied

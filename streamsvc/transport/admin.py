@@ -230,6 +230,13 @@ class Admin:
         """Partition -> offset of the first record that still exists."""
         return self._offsets(topic, OffsetSpec.earliest())
 
+    def offsets_since(self, topic: str, ms: int) -> dict[int, int]:
+        """Partition -> offset of its first record with this Kafka timestamp or a later one; of one
+        that has none, where it ended before it was asked."""
+        ends = self.end_offsets(topic)
+        found = self._offsets(topic, OffsetSpec.for_timestamp(ms))
+        return {p: at if at >= 0 else ends[p] for p, at in found.items()}
+
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Partition -> offset that the next record will get."""
         return self._offsets(topic, OffsetSpec.latest())

@@ -18,6 +18,7 @@ from streamsvc.agents.backfill.extent import archive_files, handover_of, units_o
 from streamsvc.agents.backfill.logs import complete_partitions, write_progress
 from streamsvc.agents.backfill.tiles import Piece, Task
 from streamsvc.agents.claims import confirm, read_claims, reserve
+from streamsvc.agents.start_position import start_text
 from streamsvc.agents.topology import PreparedView, RunningView, prepare_view
 from streamsvc.definitions.plan import Plan, View
 from streamsvc.errors import CheckFailedError, IntegrityError
@@ -136,7 +137,8 @@ async def _reserved(settings: Settings, prepared: PreparedView, fresh: Handover)
             return held
     if (gap := _gap(settings, prepared.view, fresh)) is not None:
         raise IntegrityError(gap)
-    return await reserve(settings, control, view, prepared.identity, fresh)
+    start = start_text(prepared.view.source)
+    return await reserve(settings, control, view, prepared.identity, fresh, start)
 
 
 def _gap(settings: Settings, view: View, handover: Handover) -> str | None:

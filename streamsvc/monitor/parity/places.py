@@ -41,6 +41,8 @@ class Places:
 
     begins: Mapping[int, int]
     """State partition -> first offset that its log still holds."""
+    starts: Mapping[int, int]
+    """Source partition -> offset at which the view began; empty is the beginning."""
 
     def of(self, state: int, partition: int, offsets: I64) -> I64:
         """Places of source offsets of one partition in the log of one state partition."""
@@ -54,24 +56,27 @@ class Places:
 class Direct(Places):
     """The log is the topic."""
 
-    def __init__(self) -> None:
-        self.begins = {}
+    def __init__(self, starts: Mapping[int, int]) -> None:
+        self.begins, self.starts = {}, starts
 
     def of(self, state: int, partition: int, offsets: I64) -> I64:
         """Offsets are places; a key lies in one partition."""
-        return offsets if state == partition else np.full(len(offsets), NOWHERE, np.int64)
+        given = (state == partition) & (offsets >= self.starts.get(partition, 0))
+        return np.where(given, offsets, NOWHERE)
 
     def first(self, partition: int) -> int:
-        """The beginning."""
-        return 0
+        """Where the view began."""
+        return self.starts.get(partition, 0)
 
 
 class Shuffled(Places):
     """The log is a shuffle topic."""
 
-    def __init__(self, begins: Mapping[int, int], given: Mapping[int, int]) -> None:
+    def __init__(
+        self, begins: Mapping[int, int], given: Mapping[int, int], starts: Mapping[int, int]
+    ) -> None:
         """`given`: source partition -> offset below which the view began with all events."""
-        self.begins = begins
+        self.begins, self.starts = begins, starts
         self._given = given
         self._spans: defaultdict[tuple[int, int], _Spans] = defaultdict(_Spans)
 
@@ -92,14 +97,16 @@ class Shuffled(Places):
         # Before the first span, an event was given before the log that is left, or else never.
         early = BEFORE if self.begins[state] > 0 else NOWHERE
         known = np.where(offsets < spans.first, early, found)
+        known = np.where(offsets < self.starts.get(partition, 0), NOWHERE, known)
         return np.where(offsets < self._given.get(partition, 0), BEFORE, known)
 
     def first(self, partition: int) -> int:
-        """Where the first span began, 0 if records have gone or came from an archive."""
+        """Where the first span began; if records have gone or came from an archive, the view."""
+        start = self.starts.get(partition, 0)
         if partition in self._given:
-            return 0
+            return start
         known = [s.first for (_, p), s in self._spans.items() if p == partition]
-        return 0 if any(self.begins.values()) else min(known, default=NOWHERE)
+        return start if any(self.begins.values()) else min(known, default=NOWHERE)
 
 
 async def read_shuffle(
@@ -107,13 +114,15 @@ async def read_shuffle(
     topic: str,
     incarnations: Mapping[str, int],
     given: Mapping[str, Mapping[int, int]],
+    starts: Mapping[str, Mapping[int, int]],
 ) -> dict[str, Shuffled]:
     """View -> places, for views (with their incarnations) that read this shuffle topic.
 
-    `given` says of views that were built from an archive up to which source offsets that was.
+    `given` says of views that were built from an archive up to which source offsets that was,
+    `starts` of those that did not begin with the topic where they did.
     """
     begins = Admin(settings).start_offsets(topic)
-    found = {view: Shuffled(begins, given.get(view, {})) for view in incarnations}
+    found = {v: Shuffled(begins, given.get(v, {}), starts.get(v, {})) for v in incarnations}
     async for chunk in read_to_end(settings, topic, begins):
         for i, record in enumerate(chunk.offsets.tolist()):
             value = chunk.value(i)

@@ -24,6 +24,7 @@ from streamsvc.definitions.plan import (
     ProtobufEncoding,
 )
 from streamsvc.definitions.registry import FeastObjects, compile_plan, load_plan
+from streamsvc.definitions.start import starts_ahead
 from streamsvc.errors import ConfigurationError, DefinitionError
 from streamsvc.feast_import import import_feast
 
@@ -410,6 +411,9 @@ def test_each_mistake_of_a_view_is_told_with_its_fix(changes: dict[str, Any], to
         ({"tags": {"streamsvc.key": "amount"}}, "a key is a string or an integer"),
         ({"tags": {"streamsvc.keys": "card"}}, "did you mean 'streamsvc.key'?"),
         ({"tags": {"streamsvc.time_unit": "m"}}, "use one of iso8601, s, ms"),
+        ({"tags": {"streamsvc.start": "newest"}}, "set it to 'earliest', 'latest', or an ISO"),
+        ({"tags": {"streamsvc.start": "1969-12-31"}}, "time since 1970"),
+        ({"tags": {"streamsvc.start": "0001-01-01T00:00:00+05:00"}}, "time since 1970"),
         ({"timestamp_field": "items"}, "unit"),
     ],
 )
@@ -418,6 +422,26 @@ def test_each_mistake_of_a_source_is_told_once(changes: dict[str, Any], told: st
     assert len(found) == 1
     assert told in found[0]
     assert "'payments'" in found[0]
+
+
+def test_where_a_source_begins_is_compiled_and_is_of_the_definition() -> None:
+    def begun(start: str | None) -> Plan:
+        tags = {} if start is None else {"streamsvc.start": start}
+        return compile_(view(), sources=[source(tags=tags)])
+
+    texts = (None, "earliest", "latest", "2026-01-01", "2026-01-01T01:00:00+01:00")
+    plans = [begun(text) for text in texts]
+    at = 1_767_225_600_000
+    assert [p.sources[0].start for p in plans] == ["earliest", "earliest", "latest", at, at]
+    none, earliest, latest, one, same = (p.view("spend").definition_hash for p in plans)
+    assert none == earliest
+    assert one == same
+    assert len({none, latest, one}) == 3
+    assert starts_ahead(plans[3].sources, at) == []
+    [told] = starts_ahead(plans[3].sources, at - 1)
+    assert "'payments'" in told
+    assert "lies ahead" in told
+    assert starts_ahead(plans[2].sources, 0) == []
 
 
 def test_a_topic_is_declared_once() -> None:

@@ -53,7 +53,7 @@ def test_the_place_of_an_event_is_the_first_record_that_reaches_beyond_it(
         end = start + data.draw(st.integers(1, 5))
         sent[partition] = max(sent[partition], end)
         records.append((record * 2, partition, start, end))
-    places = Shuffled({0: 0}, {})
+    places = Shuffled({0: 0}, {}, {})
     for record, partition, start, end in records:
         places.add(0, partition, start, end, record)
     for partition in (0, 1):
@@ -67,16 +67,22 @@ def test_the_place_of_an_event_is_the_first_record_that_reaches_beyond_it(
 
 def test_what_came_before_the_log_that_is_left_was_seen_and_else_never() -> None:
     for begin, early in ((0, NOWHERE), (7, BEFORE)):
-        places = Shuffled({0: begin}, {})
+        places = Shuffled({0: begin}, {}, {})
         places.add(0, 3, 10, 20, 8)
         assert places.of(0, 3, np.array([9, 10, 19, 20])).tolist() == [early, 8, 8, NOWHERE]
         assert places.first(3) == (10 if begin == 0 else 0)
-    built = Shuffled({0: 0}, {3: 12})
+    built = Shuffled({0: 0}, {3: 12}, {})
     built.add(0, 3, 12, 20, 8)
     assert built.of(0, 3, np.array([0, 11, 12, 20])).tolist() == [BEFORE, BEFORE, 8, NOWHERE]
     assert built.first(3) == 0
-    assert Direct().of(1, 1, np.array([5])).tolist() == [5]
-    assert Direct().of(1, 2, np.array([5])).tolist() == [NOWHERE]
+    assert Direct({}).of(1, 1, np.array([5])).tolist() == [5]
+    begun = Shuffled({0: 7}, {}, {3: 10})
+    begun.add(0, 3, 12, 20, 8)
+    assert begun.of(0, 3, np.array([9, 10, 12])).tolist() == [NOWHERE, BEFORE, 8]
+    assert begun.first(3) == 10
+    assert Direct({1: 6}).of(1, 1, np.array([5, 6])).tolist() == [NOWHERE, 6]
+    assert Direct({1: 6}).first(1) == 6
+    assert Direct({}).of(1, 2, np.array([5])).tolist() == [NOWHERE]
 
 
 def test_a_report_holds_only_if_something_was_compared(tmp_path: Path) -> None:

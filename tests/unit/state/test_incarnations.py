@@ -54,6 +54,15 @@ def test_workers_that_race_agree_in_the_end(racing, stale):
             assert decide("v", identity, compacted) == decide("v", identity, log)
 
 
+def test_of_two_that_begin_elsewhere_the_first_counts_after_compaction_too():
+    """`latest` is another place for each of two workers that race."""
+    claim = Claim.of("v", 1, Identity("t", 4, "d"), start="latest")
+    first, second = (msgspec.structs.replace(claim, starts={0: at, 1: 7}) for at in (5, 6))
+    assert first.key != second.key
+    assert newest_claim("v", [first, second]) == first
+    assert msgspec.json.decode(msgspec.json.encode(first), type=Claim) == first
+
+
 def test_views_do_not_share_numbers():
     identity = Identity("t", 4, "d")
     verdict = decide("b", identity, [Claim.of("a", 1, identity), Claim.of("a", 2, identity)])

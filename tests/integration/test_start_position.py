@@ -1,0 +1,174 @@
+"""Views that begin elsewhere than at the beginning of an old topic, on real Kafka and a real store.
+
+Where that is stays what it was: for a worker that comes later, after a crash before anything was
+committed, for a changed definition, and for a view that is begun anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from dataclasses import replace
+
+import orjson
+import pytest
+from confluent_kafka import Producer
+from support.scoring import PAYMENTS
+
+from streamsvc.agents.claims import begin_anew
+from streamsvc.agents.features import FeatureWorker
+from streamsvc.agents.topology import prepare_topology
+from streamsvc.columns import numeric, strings
+from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, JoinKey, Plan, View
+from streamsvc.entity_keys import encode_entity_keys
+from streamsvc.errors import ConfigurationError
+from streamsvc.monitor.metrics import FeatureMetrics
+from streamsvc.store.client import connect
+from streamsvc.store.reader import RowReader
+from streamsvc.store.row import RowLayout
+from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.app import serve
+
+PATIENCE_S = 60
+PARTITIONS, GROUPS = 3, 2
+CARDS, SHOPS = [f"c{i}" for i in range(12)], list(range(7))
+START_MS = 1_700_000_000_000
+NEVER_MS = 3_600_000
+
+
+class World:
+    """A topic, a view that reads it directly, and one behind the shuffle."""
+
+    def __init__(self, stack):
+        self.settings = stack.settings.model_copy(
+            update={"key_groups": GROUPS, "commit_interval_ms": 100}
+        )
+        self.project = stack.unique("begun").replace("-", "_")
+        self.topic = stack.unique("payments")
+        Admin(self.settings).ensure([TopicSpec(self.topic, PARTITIONS)])
+        self.client = connect(self.settings)
+        self.events = []
+
+    def plan(self, start, function="sum"):
+        source = replace(PAYMENTS, topic=self.topic, start=start)
+        views = tuple(
+            View(
+                name=name,
+                source=source,
+                join_keys=(JoinKey(key, kind),),
+                aggregates=(Aggregate("value", "amount", function, LIFETIME_MS, LIFETIME_MS),),
+                feature_types={"value": "Float64"},
+                udf=None,
+                ttl_ms=None,
+                definition_hash=f"{name} {function} {start}",
+                column_types={"amount": "float64"},
+            )
+            for name, key, kind in (("cards", "card", "string"), ("shops", "shop_id", "int64"))
+        )
+        return Plan(self.project, (source,), views, (), (), ())
+
+    def produce(self, n, kafka_ms=0):
+        producer = Producer(
+            {
+                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                "partitioner": "murmur2_random",
+            }
+        )
+        for i in range(len(self.events), len(self.events) + n):
+            event = {
+                "card": CARDS[i % len(CARDS)],
+                "shop_id": SHOPS[i % len(SHOPS)],
+                "amount": float(10_000 - i),  # the greatest is the first that counts
+                "at": START_MS + i,
+            }
+            self.events.append(event)
+            producer.produce(self.topic, orjson.dumps(event), event["card"], timestamp=kafka_ms)
+        assert producer.flush(30) == 0
+
+    @contextlib.asynccontextmanager
+    async def worker(self, plan, *, crashes=False, **settings):
+        chosen = self.settings.model_copy(update=settings)
+        worker = FeatureWorker(chosen, await prepare_topology(chosen, plan), FeatureMetrics())
+        stop = asyncio.Event()
+        await worker.start()
+        serving = asyncio.create_task(serve(worker.app, stop))
+        try:
+            yield worker
+            assert not serving.done(), serving.exception()
+            if crashes:
+                await worker.app.crash(RuntimeError("killed by the test"))
+        finally:
+            stop.set()
+            await asyncio.wait([serving])
+
+    async def until_right(self, fold, since):
+        """Both views hold exactly the events from the one with this number on."""
+        seen = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    seen = await asyncio.to_thread(self.compared, fold, since)
+                    if all(got == want for got, want in seen):
+                        return
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(seen) from None
+
+    def compared(self, fold, since):
+        found = []
+        for view, key, entities in (("cards", "card", CARDS), ("shops", "shop_id", SHOPS)):
+            column = strings(entities) if key == "card" else numeric(entities)
+            rows = RowReader(self.client, self.project).read(
+                view, RowLayout({"value": "Float64"}), encode_entity_keys([column])
+            )
+            groups = defaultdict(list)
+            for event in self.events[since:]:
+                groups[event[key]].append(event["amount"])
+            got = zip(entities, rows.values["value"].to_pylist(), strict=True)
+            want = {entity: fold(groups[entity]) if groups[entity] else None for entity in entities}
+            found.append((dict(got), want))
+        return found
+
+
+@pytest.mark.timeout(180)
+async def test_latest_is_the_end_of_the_topic_when_it_was_first_asked_for(stack):
+    w = World(stack)
+    w.produce(100)
+    first = w.plan("latest")
+    await prepare_topology(w.settings, first)  # a worker that gets no further than its claim
+    w.produce(90)
+    async with w.worker(first, crashes=True, commit_interval_ms=NEVER_MS):
+        await w.until_right(sum, since=100)
+    w.produce(50)
+    async with w.worker(first), w.worker(first) as other:
+        await w.until_right(sum, since=100)
+        await other.change(w.plan("latest", "max"))  # the first takes no notice: it ends the sum
+    async with w.worker(w.plan("latest", "max")):
+        await w.until_right(max, since=100)
+    await begin_anew(w.settings, first, ["cards", "shops"])
+    w.produce(50)
+    async with w.worker(first):
+        await w.until_right(sum, since=100)
+
+
+@pytest.mark.timeout(180)
+async def test_a_time_is_the_first_record_that_was_written_then_or_later(stack):
+    w = World(stack)
+    now_ms = time.time_ns() // 1_000_000
+    with pytest.raises(ConfigurationError, match="lies ahead"):
+        await prepare_topology(w.settings, w.plan(now_ms + NEVER_MS))
+    w.produce(100, now_ms - 60_000)
+    w.produce(80, now_ms - 30_000)
+    async with w.worker(w.plan(now_ms - 30_000)) as worker:
+        await w.until_right(sum, since=100)
+        w.produce(10)
+        await w.until_right(sum, since=100)
+        # Another tag is another definition, and goes further back.
+        await worker.change(w.plan("earliest"))
+        await w.until_right(sum, since=0)
+        # None of the records is so new: it begins with what comes.
+        await worker.change(w.plan(time.time_ns() // 1_000_000, "max"))
+        w.produce(200)
+        await w.until_right(max, since=190)
