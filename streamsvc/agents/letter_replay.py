@@ -74,14 +74,15 @@ async def replay(
 ) -> AsyncIterator[list[Sent]]:
     """Send these letters' records to the source's topic; yields what each transaction has sent.
 
-    Key, value and headers are as they were, but for a correction of the value. Records go to the
+    Key, value and headers are as they were, but for a correction of the value; so is the Kafka
+    timestamp where it is the event time. Records go to the
     partition that they came from or, where the source declares its key, to that of the key.
     Raises ConfigurationError for a record that Kafka does not take, UnavailableError if it does not
     answer; nothing of the transaction under way has been sent then.
     """
     by_place = {letter.place: letter for letter in letters}
     places = _Places(settings, source)
-    producer = _Transactions(settings)
+    producer = _Transactions(settings, keeps_time=source.schema.kafka_time)
     batch: list[tuple[Letter, Contents]] = []
     size = 0
     async for place, found in read_contents(settings, source.topic, by_place):
@@ -126,7 +127,8 @@ class _Places:
         assert self._source.key_field is not None
         values = [contents.value for _, contents in batch]
         # Without a Kafka timestamp nothing is too far in the future to be read.
-        decoded = decoder.decode(strings(values), np.full(len(values), -1, np.int64))
+        written = 0 if self._source.schema.kafka_time else -1
+        decoded = decoder.decode(strings(values), np.full(len(values), written, np.int64))
         column = decoded.columns[self._source.key_field]
         text = key_text(column)
         return np.where(decoded.ok & text.valid, murmur2(text) % self._partitions, otherwise)
@@ -135,8 +137,9 @@ class _Places:
 class _Transactions:
     """Records and their notes, all or nothing."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, keeps_time: bool) -> None:
         self._servers = settings.kafka_bootstrap_servers
+        self._keeps_time = keeps_time
         self._producer = Producer(
             {
                 **librdkafka_config(settings),
@@ -192,7 +195,10 @@ class _Transactions:
             target = Position(letter.source.topic, partitions[i], -1)
             targets.append(target)
             headers = _headers(letter, contents.headers)
-            self._produce(target, contents._replace(headers=headers), told(i))
+            options: dict[str, Any] = {"on_delivery": told(i)}
+            if self._keeps_time:
+                options["timestamp"] = letter.source_ms
+            self._produce(target, contents._replace(headers=headers), options)
         self._flush()
         for i, error in refused.items():
             raise ConfigurationError(
@@ -205,16 +211,15 @@ class _Transactions:
         ]
 
     def _produce(
-        self, to: Position, contents: Contents, delivered: Callable[[Any, Any], None] | None = None
+        self, to: Position, contents: Contents, options: Mapping[str, Any] | None = None
     ) -> None:
-        options: Mapping[str, Any] = {} if delivered is None else {"on_delivery": delivered}
         self._producer.produce(
             to.topic,
             contents.value,
             contents.key,
             to.partition,
             headers=contents.headers,
-            **options,
+            **(options or {}),
         )
 
     def _flush(self) -> None:

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 FieldType: TypeAlias = Literal["int64", "float64", "bool", "string"]
-TimeUnit: TypeAlias = Literal["iso8601", "s", "ms", "us", "ns"]
+TimeUnit: TypeAlias = Literal["iso8601", "s", "ms", "us", "ns", "kafka"]
 Start: TypeAlias = Literal["earliest", "latest"] | int
 """A topic's beginning, its end, or its first record with this Kafka timestamp (ms) or later."""
 LIFETIME_MS: Final = 2**60
@@ -90,9 +90,21 @@ class EventSchema:
     timestamp_field: str
     """Name of the field that holds the event time."""
     time_unit: TimeUnit | None = None
-    """Unit of an event time given as a number; None means that only ISO-8601 strings are taken."""
+    """Unit of an event time given as a number; None means that only ISO-8601 strings are taken.
+    `kafka` is the Kafka timestamp of the record: an int64 field, the last one, that no value holds.
+    """
     encoding: Encoding | None = None
     """None is JSON."""
+
+    @property
+    def kafka_time(self) -> bool:
+        """Whether an event happened when its record says that it was written."""
+        return self.time_unit == "kafka"
+
+    @property
+    def in_values(self) -> tuple[EventField, ...]:
+        """The fields that are read from the records' values."""
+        return self.fields[:-1] if self.kafka_time else self.fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streamsvc.columns import I64, U8, Bools, BytesColumn, Column
+from streamsvc.columns import I64, U8, Bools, BytesColumn, Column, NumericColumn
 from streamsvc.definitions.plan import AvroEncoding, EventSchema, Source
 from streamsvc.events.avro.reader import AvroReader
 from streamsvc.events.fields import Builder, FieldTree
@@ -60,7 +60,7 @@ class Decoder:
     ) -> None:
         self._source = source
         self._max_record_bytes = max_record_bytes
-        self._fields = source.schema.fields
+        self._fields = source.schema.in_values
         self._slots = Builder.slots_of(self._fields)
         self._reader = _reader(source.schema, registry)
 
@@ -68,7 +68,8 @@ class Decoder:
         """The events in `values`; `timestamps` are their Kafka timestamps in milliseconds.
 
         Rows of `skip` are no events (clock records): not ok, and not rejected. A Kafka timestamp
-        below 0 means that the record has none, so that the bound on the future does not apply.
+        below 0 means that the record has none, so that the bound on the future does not apply;
+        where it is the event time, the record is refused.
         String columns share the data of `values` as far as their text stands there unescaped.
         """
         n = len(values)
@@ -94,6 +95,9 @@ class Decoder:
         ok = readable.copy()
         ok[[reject.row for reject in rejects]] = False
         columns = {f.name: builder.column(i, data) for i, f in enumerate(self._fields)}
+        schema = self._source.schema
+        if schema.kafka_time:
+            columns[schema.timestamp_field] = NumericColumn(timestamps, timestamps >= 0)
         event_time, refused = self._times(columns, ok, timestamps)
         if refused:
             ok[[reject.row for reject in refused]] = False
@@ -108,9 +112,11 @@ class Decoder:
         schema = self._source.schema
         column = columns[schema.timestamp_field]
         absent = ok & ~column.valid
+        missing = f"Field {schema.timestamp_field!r} is missing or null."
+        if schema.kafka_time:
+            missing = "The record has no Kafka timestamp, which is its event time."
         rejects = [
-            Reject(row, "bad_event_time", f"Field {schema.timestamp_field!r} is missing or null.")
-            for row in np.flatnonzero(absent).tolist()
+            Reject(row, "bad_event_time", missing) for row in np.flatnonzero(absent).tolist()
         ]
         ok = ok & ~absent
         event_time, code = event_times(column, schema.time_unit, ok)
@@ -137,6 +143,8 @@ class Decoder:
             raw = column.row(row)
             text = repr(raw[:_SHOWN_BYTES].decode(errors="replace"))
             text += "…" if len(raw) > _SHOWN_BYTES else ""
+        elif self._source.schema.kafka_time:
+            return f"Kafka timestamp {column.values[row]}"
         else:
             text = f"{column.values[row]} ({self._source.schema.time_unit})"
         return f"Event time {text} in field {self._source.schema.timestamp_field!r}"
@@ -166,7 +174,8 @@ class _JsonReader:
 
     def __init__(self, schema: EventSchema) -> None:
         self._timestamp_field = schema.timestamp_field
-        self._tree = FieldTree.of(schema.fields, Builder.slots_of(schema.fields))
+        fields = schema.in_values
+        self._tree = FieldTree.of(fields, Builder.slots_of(fields))
 
     def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
         """Fill the columns for `rows`; returns the data that they point into, and the rejects."""

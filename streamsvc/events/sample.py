@@ -11,20 +11,20 @@ from streamsvc.definitions.plan import AvroEncoding, EventSchema, ProtobufEncodi
 from streamsvc.events.avro.columns import without_null
 from streamsvc.events.avro.schema import AvroType, parse_avro
 from streamsvc.events.framing import SAMPLE_ID
+from streamsvc.events.times import PER_SECOND
 
 __all__ = ["sample_value"]
 
 _SAMPLES: Final[dict[str, Any]] = {"int64": 1, "float64": 1.0, "bool": True, "string": "sample"}
 _SECOND: Final = 1_577_836_800
-_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _TEXT: Final = "2020-01-01T00:00:00Z"
 
 
 def sample_value(schema: EventSchema) -> bytes:
-    """One record's value, which every field of the schema is in."""
-    time = _SECOND * _PER_SECOND.get(str(schema.time_unit), 1)
+    """One record's value, which every field that values hold is in."""
+    time = _SECOND * PER_SECOND.get(str(schema.time_unit), 1)
     values: dict[tuple[str, ...], Any] = {}
-    for field in schema.fields:
+    for field in schema.in_values:
         values[field.path] = _SAMPLES[field.type]
         if field.name == schema.timestamp_field:
             values[field.path] = {"string": _TEXT, "float64": float(time)}.get(field.type, time)

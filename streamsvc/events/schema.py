@@ -7,8 +7,9 @@ in `protobuf.columns`.
 The timestamp field decides how event times are written. Declared as text (`string`, `date`,
 `timestamp`) it holds ISO-8601; declared as a number it needs the unit in the source's tag
 `streamsvc.time_unit`. With that tag, a field declared `timestamp` holds numbers too. A logical type
-of Avro that is a timestamp brings its unit along, as does Protobuf's Timestamp. A record without an
-event time is not an event, so the timestamp field is never nullable.
+of Avro that is a timestamp brings its unit along, as does Protobuf's Timestamp. With the unit
+`kafka` it is the record's Kafka timestamp, and no field of the values may have its name. A record
+without an event time is not an event, so the timestamp field is never nullable.
 
 >>> schema = parse_schema("user_id bigint, ts timestamp", "ts", None)
 >>> [f.name for f in schema.fields], schema.time_unit
@@ -45,6 +46,7 @@ __all__ = ["parse_avro_schema", "parse_protobuf_schema", "parse_schema"]
 
 _UNITS: Final[tuple[str, ...]] = get_args(TimeUnit)
 _ISO: Final = "iso8601"
+_KAFKA: Final = "kafka"
 
 
 def parse_schema(schema_json: str, timestamp_field: str, time_unit: str | None) -> EventSchema:
@@ -132,19 +134,20 @@ def _typed_schema(
 ) -> EventSchema:
     """A schema whose format has types of its own; `own_unit` is what it says of the event time."""
     mistakes = []
-    if timestamp_field in left_out:
+    if timestamp_field in left_out and time_unit != _KAFKA:
         mistakes.append(
             f"The timestamp field {timestamp_field!r} is {left_out[timestamp_field]}, which is not"
             " a time."
         )
-    elif own_unit is not None and time_unit not in (None, own_unit):
+    elif own_unit is not None and time_unit not in (None, own_unit, _KAFKA):
         mistakes.append(
             f"The timestamp field {timestamp_field!r} has the unit {own_unit!r} by its type, but"
             f" the tag streamsvc.time_unit says {time_unit!r}; drop the tag."
         )
     if mistakes:
         raise DefinitionError(mistakes)
-    made = _event_schema(list(fields), timestamp_field, own_unit or time_unit, [])
+    unit = time_unit if time_unit == _KAFKA else own_unit or time_unit
+    made = _event_schema(list(fields), timestamp_field, unit, [])
     return replace(made, encoding=encoding)
 
 
@@ -159,7 +162,13 @@ def _event_schema(
     by_name = {field.name: field for field in fields}
     if time_unit is not None and time_unit not in _UNITS:
         mistakes.append(f"Time unit {time_unit!r} is none of {', '.join(_UNITS)}.")
-    if timestamp_field not in by_name:
+    if time_unit == _KAFKA:
+        if timestamp_field in by_name:
+            mistakes.append(
+                f"The timestamp field {timestamp_field!r} is in the schema, but the time unit"
+                f" {_KAFKA!r} takes the Kafka timestamp of the record; give it a name of its own."
+            )
+    elif timestamp_field not in by_name:
         mistakes.append(
             f"The timestamp field {timestamp_field!r} is not in the schema; its fields are"
             f" {', '.join(by_name) or 'none'}."
@@ -167,6 +176,9 @@ def _event_schema(
     if mistakes:
         raise DefinitionError(mistakes)
     unit = cast("TimeUnit | None", None if time_unit == _ISO else time_unit)
+    if unit == _KAFKA:
+        written = EventField(timestamp_field, (timestamp_field,), "int64", nullable=False)
+        return EventSchema((*fields, written), timestamp_field, unit)
     declared = by_name[timestamp_field]
     kind = _time_type(declared, unit, timestamp_field in is_text_time)
     stamped = EventField(declared.name, declared.path, kind, nullable=False)

@@ -22,7 +22,7 @@ from streamsvc.definitions.plan import TimeUnit
 from streamsvc.events.jit import kernel
 from streamsvc.events.tokens import at, digit
 
-__all__ = ["MAX_TIME_MS", "event_times", "explain"]
+__all__ = ["MAX_TIME_MS", "PER_SECOND", "event_times", "explain"]
 
 MAX_TIME_MS: Final = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z."""
@@ -56,7 +56,8 @@ _SENTENCES: Final = {
     _NOT_A_NUMBER: "is not a number",
 }
 _INT64_MAX: Final = 2**63 - 1
-_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, "kafka": 1_000}
+"""What the units of an event time given as a number are worth, per second."""
 
 
 def explain(code: int) -> str:
@@ -76,7 +77,7 @@ def event_times(column: Column, unit: TimeUnit | None, rows: Bools) -> tuple[I64
         _parse_texts(column.data, column.start, column.end, rows, time, code)
         return time, code
     assert unit is not None
-    _convert_numbers(column.values, _PER_SECOND[unit], rows, time, code)
+    _convert_numbers(column.values, PER_SECOND[unit], rows, time, code)
     return time, code
 
 

@@ -26,13 +26,10 @@ from streamsvc.archive.rows import OFFSET, PARTITION, WATERMARK
 from streamsvc.columns import I64, Bools, Column, NumericColumn
 from streamsvc.definitions.plan import EventField, Source
 from streamsvc.errors import ConfigurationError
-from streamsvc.events.times import event_times
+from streamsvc.events.times import PER_SECOND, event_times
 from streamsvc.feast.arrow_columns import column_from_arrow, epoch_ms
 
 __all__ = ["Archive", "ArchiveReader", "Instants", "event_time_column"]
-
-# What the units of an event time given as a number are worth, per second.
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +196,7 @@ def event_time_column(source: Source, field: EventField, times: NumericColumn) -
         return column_from_arrow(
             pc.if_else(pa.array(times.valid), text, None), "string", field.name
         )
-    per_second = _PER_SECOND[str(source.schema.time_unit)]
+    per_second = PER_SECOND[str(source.schema.time_unit)]
     if field.type == "float64":
         return NumericColumn(ms.astype(np.float64) * (per_second / 1_000), times.valid)
     scaled = ms * (per_second // 1_000) if per_second >= 1_000 else ms // 1_000

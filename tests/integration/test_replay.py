@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from streamsvc.agents.replay import Timeline, lockstep, publish, read_events
 from streamsvc.definitions.plan import EventField, EventSchema, Source
-from streamsvc.errors import UnavailableError
+from streamsvc.errors import ConfigurationError, UnavailableError
 from streamsvc.events.wire import AFTER_HEADER, CLOCK_HEADER, parse_after
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.kafka_config import librdkafka_config
@@ -82,6 +83,20 @@ def test_everything_is_published_in_event_time_order(stack: Any, tmp_path: Path)
     by_card = {m.key(): m.partition() for m in records}
     assert all(by_card[m.key()] == m.partition() for m in records)
     assert all(json.loads(m.value())["card"].encode() == m.key() for m in records)
+
+
+def test_a_time_that_no_value_holds_is_that_of_the_record(stack: Any, tmp_path: Path) -> None:
+    topic = stack.unique("timed")
+    times = time.time_ns() // 1_000_000 - 60_000 + np.arange(20) * 7
+    described = source(topic)
+    described = replace(described, schema=replace(described.schema, time_unit="kafka"))
+    timeline = Timeline.of([read_events(described, events_file(tmp_path / "e.parquet", times))])
+    publish(stack.settings, timeline, partitions=1)
+    found = read_all(stack.settings, topic)
+    assert [m.timestamp()[1] for m in found] == times.tolist()
+    assert all("at" not in json.loads(m.value()) for m in found)
+    with pytest.raises(ConfigurationError, match="without --lockstep"):
+        lockstep(stack.settings, timeline, requests=topic, predictions="p", event_topics=[])
 
 
 def test_a_pace_holds_events_back(stack: Any, tmp_path: Path) -> None:

@@ -162,12 +162,17 @@ class Truth:
 
 
 def read_truth(
-    bootstrap: str | dict, topic: str, *, keyed: bool = False, decode=json.loads
+    bootstrap: str | dict,
+    topic: str,
+    *,
+    keyed: bool = False,
+    decode=json.loads,
+    kafka_time: bool = False,
 ) -> Truth:
     """Read the whole topic and judge each record by the log of its own partition alone.
 
     `bootstrap` may be a whole configuration of librdkafka. `decode` makes an event of a value, or
-    raises ValueError, KeyError or struct.error.
+    raises ValueError, KeyError or struct.error. With `kafka_time` its time is that of its record.
     """
     consumer = Consumer(
         {
@@ -196,7 +201,7 @@ def read_truth(
             headers = dict(message.headers() or [])
             if message.value() is None and "streamsvc-clock" in headers:
                 continue
-            event = _parse(message.value(), message.timestamp()[1], decode)
+            event = _parse(message.value(), message.timestamp()[1], decode, kafka_time)
             partition, offset = message.partition(), message.offset()
             if event is None:
                 truth.refusals[partition, offset] = "malformed"
@@ -214,12 +219,12 @@ def read_truth(
     return truth
 
 
-def _parse(value: bytes | None, kafka_ms: int, decode) -> dict | None:
+def _parse(value: bytes | None, kafka_ms: int, decode, kafka_time: bool) -> dict | None:
     if not value or len(value) > 262_144:
         return None
     try:
         event = decode(value)
-        paid_at = event["paid_at"]
+        paid_at = kafka_ms if kafka_time else event["paid_at"]
         at = paid_at if isinstance(paid_at, int) else _iso_ms(paid_at)
     except (ValueError, KeyError, struct.error):
         return None

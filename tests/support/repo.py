@@ -175,13 +175,17 @@ class RunningRepo:
     def produce(
         self, records, partition: int | None = None, partitioner: str = "consistent_random"
     ) -> None:
-        """Into one partition if it is given. The default partitioner is the client library's."""
+        """Into one partition if it is given. The default partitioner is the client library's.
+
+        A record is its key and value, and perhaps its Kafka timestamp.
+        """
         producer = self._producer(partitioner)
         where = {} if partition is None else {"partition": partition}
-        for key, value in records:
+        for key, value, *written in records:
+            when = {"timestamp": written[0]} if written else {}
             while True:
                 try:
-                    producer.produce(self.topic, value, key, **where)
+                    producer.produce(self.topic, value, key, **where, **when)
                     break
                 except BufferError:
                     producer.poll(0.1)

@@ -14,13 +14,14 @@ SAMPLE = 10_000
 HOP_MS = 10_000
 
 
-def assert_served(repo, views, decode=json.loads):
+def assert_served(repo, views, decode=json.loads, *, kafka_time=False):
     """Compare at several later instants; returns the truth about the topic.
 
-    `decode` makes an event of a value, as `read_truth` wants it.
+    `decode` makes an event of a value, as `read_truth` wants it, and `kafka_time` is its, too.
     """
     keyed = views is KEYED_VIEWS
-    truth = read_truth(librdkafka_config(repo.settings), repo.topic, keyed=keyed, decode=decode)
+    kafka = librdkafka_config(repo.settings)
+    truth = read_truth(kafka, repo.topic, keyed=keyed, decode=decode, kafka_time=kafka_time)
     last = max(e["at"] for e in truth.events)
     groups = {view: by_key(truth, view) for view in views}
     rng = random.Random(7)

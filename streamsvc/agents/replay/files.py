@@ -1,7 +1,8 @@
 """A file of events -> records in event-time order, ready to publish.
 
 Every column of the file is sent, as JSON of the types that the source's schema declares. The event
-time is written as the source declares it: ISO-8601 text, or a number in its unit.
+time is written as the source declares it: ISO-8601 text, a number in its unit, or the Kafka
+timestamp of the record.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from streamsvc.columns import I64, BytesColumn, numeric, strings
 from streamsvc.definitions.plan import EventField, Source
 from streamsvc.entity_keys import key_text, murmur2
 from streamsvc.errors import ConfigurationError
+from streamsvc.events.times import PER_SECOND
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["EventFile", "read_events"]
 
 _BLOCK = 4_096
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 class EventFile:
@@ -44,6 +45,10 @@ class EventFile:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def kafka_ms(self, row: int) -> int | None:
+        """The Kafka timestamp that a record must have; None for that of its sending."""
+        return int(self.times[row]) if self.source.schema.kafka_time else None
 
     @property
     def topic(self) -> str:
@@ -128,7 +133,11 @@ def read_events(
     chosen = np.flatnonzero(wanted)
     order = chosen[np.argsort(times[chosen], kind="stable")]
     table, times = table.take(order), times[order]
-    table = table.set_column(table.column_names.index(field), field, _written_times(times, source))
+    if source.schema.kafka_time:
+        table = table.drop_columns([field])
+    else:
+        written = _written_times(times, source)
+        table = table.set_column(table.column_names.index(field), field, written)
     for declared in source.schema.fields:
         if declared.name in table.column_names and declared.name != field:
             index = table.column_names.index(declared.name)
@@ -189,7 +198,7 @@ def _times(column: Any, source: Source, path: Path) -> I64:
         raise ConfigurationError(f"{path}: {column.null_count} records have no event time")
     try:
         if pa.types.is_integer(column.type):
-            per_second = _PER_SECOND[str(source.schema.time_unit)]
+            per_second = PER_SECOND[str(source.schema.time_unit)]
             column = column.cast(pa.int64())
             return _scaled(column.to_numpy(), 1_000, per_second)
         if not pa.types.is_timestamp(column.type):
@@ -212,7 +221,7 @@ def _written_times(times: I64, source: Source) -> Any:
     kinds = {field.name: field.type for field in source.schema.fields}
     if kinds[source.schema.timestamp_field] == "string":
         return pc.strftime(pa.array(times).cast(pa.timestamp("ms", "UTC")), "%Y-%m-%dT%H:%M:%SZ")
-    return pa.array(_scaled(times, _PER_SECOND[str(source.schema.time_unit)], 1_000))
+    return pa.array(_scaled(times, PER_SECOND[str(source.schema.time_unit)], 1_000))
 
 
 def _scaled(values: I64, up: int, down: int) -> I64:

@@ -27,7 +27,7 @@ from aiokafka.errors import KafkaError
 from streamsvc.agents.replay.publish import ensure_topics
 from streamsvc.agents.replay.timeline import Timeline
 from streamsvc.definitions.plan import Plan, Service
-from streamsvc.errors import IntegrityError, UnavailableError
+from streamsvc.errors import ConfigurationError, IntegrityError, UnavailableError
 from streamsvc.events.wire import AFTER_HEADER, CLOCK_HEADER, After, format_after, format_clock
 from streamsvc.settings import Settings
 from streamsvc.transport.admin import Admin
@@ -81,8 +81,14 @@ def lockstep(
 
     `event_topics` feed the features, whether or not the timeline holds events of them. Missing
     topics are made with `partitions`. Raises UnavailableError if a request stays unanswered for
-    `answer_timeout_s`, or a record is not taken.
+    `answer_timeout_s`, or a record is not taken; ConfigurationError for events whose time is their
+    record's, which would be the time of the replay.
     """
+    if timed := [file.topic for file in timeline.files if file.source.schema.kafka_time]:
+        raise ConfigurationError(
+            f"Events of {timed[0]!r} happened at their Kafka timestamps, which in lockstep are "
+            "those of the replay; publish them without --lockstep."
+        )
     topics = tuple(dict.fromkeys([*timeline.topics(), *event_topics]))
     counts = ensure_topics(settings, topics, partitions)
     ensure_topics(settings, (predictions,), None)

@@ -127,9 +127,17 @@ def _send(
     rows = zip(timeline.file[start:stop].tolist(), timeline.row[start:stop].tolist(), strict=True)
     for at, row in rows:
         key, value = timeline.files[at].record(row)
-        batches[at, int(places[at][row])].append({"key": key, "value": value})
+        message = {"key": key, "value": value}
+        if (written := timeline.files[at].kafka_ms(row)) is not None:
+            message["timestamp"] = written
+        batches[at, int(places[at][row])].append(message)
     for (at, partition), messages in batches.items():
-        topic = timeline.files[at].topic
+        file = timeline.files[at]
+        topic = file.topic
+        if file.source.schema.kafka_time:  # batches take no timestamps
+            for message in messages:
+                producer.produce(topic, partition=partition, on_delivery=delivered, **message)
+            continue
         taken = producer.produce_batch(topic, messages, partition=partition, on_delivery=delivered)
         if taken < len(messages):
             refused = next(m["_error"] for m in messages if "_error" in m)

@@ -42,8 +42,8 @@ class AvroReader:
     def __init__(
         self, schema: EventSchema, encoding: AvroEncoding, registry: SchemaRegistry | None
     ) -> None:
-        self._fields = schema.fields
-        self._slots = Builder.slots_of(schema.fields)
+        self._fields = schema.in_values
+        self._slots = Builder.slots_of(self._fields)
         self._declared = parse_avro(encoding.schema)
         self._framed = encoding.framed
         self._plain = compile_program(self._declared, self._declared, self._fields, self._slots)

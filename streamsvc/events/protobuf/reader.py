@@ -53,13 +53,16 @@ class ProtobufReader:
         tables = found.tables
         assert tables is not None
         self._tables = tables
-        time = schema.timestamp_field
+        time = self._time = schema.timestamp_field
+        self._zero_is_missing = -1
+        if schema.kafka_time:
+            return
         index = [f.name for f in schema.fields].index(time)
-        self._time = time
         # Zero is what an event time without presence has where nobody set it. The field of a
         # Timestamp is there if the Timestamp is.
         implicit = index in tables.implicit[:, 0].tolist() and time not in found.times
-        self._zero_is_missing = index if implicit and schema.fields[index].type != "string" else -1
+        if implicit and schema.fields[index].type != "string":
+            self._zero_is_missing = index
 
     def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
         """Fill the columns for `rows`; returns the data that they point into, and the rejects."""

@@ -2,8 +2,9 @@
 
 PAYMENTS_TOPIC names the topic (default `payments`), so that tests can share a broker.
 PAYMENTS_FORMAT is how they are written: `json` (the default), `avro` or `protobuf`, these two with
-a Schema Registry header, or `keyed`: JSON with epoch milliseconds, whose producers promise to
-partition by card, which spares card views the shuffle. PAYMENTS_ARCHIVE is where they are archived.
+a Schema Registry header; `keyed`: JSON with epoch milliseconds, whose producers promise to
+partition by card, which spares card views the shuffle; or `untimed`: JSON without a time, which
+their records have. PAYMENTS_ARCHIVE is where they are archived.
 """
 
 import os
@@ -20,6 +21,7 @@ COLUMNS = (
 FORMATS = {
     "json": JsonFormat(schema_json=f"{COLUMNS} STRING"),
     "keyed": JsonFormat(schema_json=f"{COLUMNS} BIGINT"),
+    "untimed": JsonFormat(schema_json=COLUMNS.removesuffix(", paid_at ")),
     "avro": AvroFormat(schema_json=Path(__file__).with_name("payment.avsc").read_text()),
     "protobuf": ProtoFormat(class_path="payment_pb2:Payment"),
 }
@@ -27,6 +29,7 @@ FORMAT = os.environ.get("PAYMENTS_FORMAT", "json")
 TAGS = {
     "json": {},
     "keyed": {"streamsvc.key": "card_id", "streamsvc.time_unit": "ms"},
+    "untimed": {"streamsvc.time_unit": "kafka"},
 }
 
 payments = KafkaSource(

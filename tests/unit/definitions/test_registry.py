@@ -415,6 +415,7 @@ def test_each_mistake_of_a_view_is_told_with_its_fix(changes: dict[str, Any], to
         ({"tags": {"streamsvc.start": "1969-12-31"}}, "time since 1970"),
         ({"tags": {"streamsvc.start": "0001-01-01T00:00:00+05:00"}}, "time since 1970"),
         ({"timestamp_field": "items"}, "unit"),
+        ({"tags": {"streamsvc.time_unit": "kafka"}}, "'at' is in the schema, but the time unit"),
     ],
 )
 def test_each_mistake_of_a_source_is_told_once(changes: dict[str, Any], told: str) -> None:

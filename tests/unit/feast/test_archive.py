@@ -102,6 +102,7 @@ def test_nothing_after_the_last_question_is_used(tmp_path: Path) -> None:
         ("int64", "us", [1_704_067_201_250_000]),
         ("float64", "s", [1_704_067_201.25]),
         ("float64", "ms", [1_704_067_201_250.0]),
+        ("int64", "kafka", [1_704_067_201_250]),
     ],
 )
 def test_the_event_time_looks_as_in_the_event(

@@ -77,6 +77,14 @@ def test_event_times_are_written_in_the_declared_unit(
         assert records(file) == [{"at": written}]
 
 
+def test_a_time_that_no_value_holds_is_that_of_the_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.parquet", card=["a", "b"], at=[NOON_MS + 1, NOON_MS])
+    file = read_events(source(unit="kafka"), path)
+    assert records(file) == [{"card": "b"}, {"card": "a"}]
+    assert [file.kafka_ms(row) for row in range(2)] == [NOON_MS, NOON_MS + 1]
+    assert read_events(source(), path).kafka_ms(0) is None
+
+
 def test_iso_text_keeps_its_milliseconds(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text('{"at": "2013-01-01T13:00:00.250+01:00"}\n{"at": "2013-01-01T11:59:59Z"}\n')
