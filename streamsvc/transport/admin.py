@@ -71,6 +71,14 @@ _NO_LEADER = {
 }
 
 
+_NO_COORDINATOR = {
+    # A broker that has just started is still reading what groups have committed.
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+
+
 _NOT_ALLOWED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -87,6 +95,10 @@ _NOT_LET_IN = {
 
 class _NoLeaderError(UnavailableError):
     """Retriable: the controller is still choosing."""
+
+
+class _NoCoordinatorError(UnavailableError):
+    """Retriable: what groups have committed is still being read."""
 
 
 class _PendingError(UnavailableError):
@@ -242,7 +254,7 @@ class Admin:
         return self._offsets(topic, OffsetSpec.latest())
 
     @retry(
-        retry=retry_if_exception_type(_PendingError),
+        retry=retry_if_exception_type((_PendingError, _NoCoordinatorError)),
         wait=wait_fixed(0.1),
         stop=stop_after_delay(PENDING_S),
         reraise=True,
@@ -320,6 +332,10 @@ class Admin:
                 what = f"{topic!r}: {error.args[0].str()}"
                 raise _NotAllowedError(
                     str(not_allowed(self._settings.kafka_sasl_username, what))
+                ) from error
+            if code in _NO_COORDINATOR:
+                raise _NoCoordinatorError(
+                    f"Kafka is still loading the offsets of {topic!r}; try again in a moment."
                 ) from error
             if code in _NO_LEADER:
                 raise _NoLeaderError(f"Topic {topic!r} has a partition without leader") from error
