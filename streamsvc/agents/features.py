@@ -42,9 +42,8 @@ from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey
 from streamsvc.state.topics import InternalTopics, worker_group
 from streamsvc.store.client import connect
-from streamsvc.store.markers import read_markers
 from streamsvc.store.read_positions import ReadPosition
-from streamsvc.store.sweep import delete_older, delete_older_rows
+from streamsvc.store.row_store import PackedRowStore, RowStore
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
@@ -66,8 +65,10 @@ class FeatureWorker:
         metrics: FeatureMetrics,
         instance_id: str | None = None,
         definitions: Definitions | None = None,
+        rows: RowStore | None = None,
     ) -> None:
-        """Follows `definitions` as they change, if they are given."""
+        """Follows `definitions` as they change, if they are given. Rows go to the store that the
+        settings name unless there are others, `rows`."""
         self._definitions = definitions
         self.settings = settings
         self.topology = topology
@@ -78,9 +79,12 @@ class FeatureWorker:
         self._engine = ThreadPoolExecutor(1, "engine")
         self._network = ThreadPoolExecutor(1, "store")
         self._producer = BatchProducer(settings, on_failure=self._fatal)
-        store = connect(settings, failover_s=settings.redis_failover_s)
+        if rows is None:
+            client = connect(settings, failover_s=settings.redis_failover_s)
+            rows = PackedRowStore(client, topology.project, self.owner)
+        self._rows = rows
         self._holdings = Holdings(
-            settings, topology, self._producer, self.owner, store, self._not_built
+            settings, topology, self._producer, self.owner, rows, self._not_built
         )
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
@@ -88,9 +92,8 @@ class FeatureWorker:
         )
         self._flusher = Flusher(
             settings,
-            topology.project,
             self.owner,
-            store,
+            rows,
             self._producer,
             self._network,
             metrics,
@@ -117,7 +120,6 @@ class FeatureWorker:
         self._catch_up = CatchUp(
             settings, self._holdings, self._late, self._on_engine, self._deleted, self._fatal
         )
-        self._store = store
         self._held = asyncio.Lock()
         """Whoever changes what is held: a rebalance, or changed definitions."""
         self._agents: dict[str, Any] = {}
@@ -254,7 +256,9 @@ class FeatureWorker:
         # In a thread of its own: it asks Kafka many things and waits for each of them.
         with self.metrics.switch.time():
             planned = await asyncio.to_thread(
-                lambda: asyncio.run(prepare_topology(self.settings, plan, running=True))
+                lambda: asyncio.run(
+                    prepare_topology(self.settings, plan, running=True, rows=self._rows)
+                )
             )
             wanted = planned.after(self.topology)
             async with self._held:
@@ -335,15 +339,12 @@ class FeatureWorker:
     async def _settle(self, each: RunningView) -> bool:
         """Once every state partition serves: rows that the view has no more go, and so do the
         incarnations before it, as soon as everybody has read that."""
-        name, project = each.view.name, self.topology.project
-        topic = each.view.source.topic
+        name, topic = each.view.name, each.view.source.topic
         count = self.settings.key_groups if each.shuffle else self._holdings.partition_counts[topic]
-        markers = await asyncio.to_thread(read_markers, self._store, project, name, range(count))
+        markers = await asyncio.to_thread(self._rows.promised, name, range(count))
         if any(m is None or m.incarnation < each.incarnation for m in markers):
             return False
-        rows = await asyncio.to_thread(
-            delete_older_rows, self._store, project, name, each.incarnation
-        )
+        rows = await asyncio.to_thread(self._rows.delete_older_rows, name, each.incarnation)
         await settle(self.settings, self.topology.topics.control, *each.key)
         log.info("view_settled", view=name, incarnation=each.incarnation, rows_deleted=rows)
         return True
@@ -355,7 +356,7 @@ class FeatureWorker:
         if view not in topology.gone:
             return
         last = topology.gone[view]
-        rows = await asyncio.to_thread(delete_older, self._store, topology.project, view, last + 1)
+        rows = await asyncio.to_thread(self._rows.delete_older, view, last + 1)
         await retire(self.settings, topology.topics.control, view, last)
         if self.topology is topology:
             left = {name: number for name, number in topology.gone.items() if name != view}
@@ -427,12 +428,17 @@ async def run(settings: Settings, repo: Path, instance_id: str | None = None) ->
 
     Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
     """
+    from streamsvc.feast.row_store import open_row_store
+
     admin = Admin(settings)
     definitions = Definitions(settings, repo)
+    rows = open_row_store(repo)
+    if rows is not None:
+        log.warning("rows_without_a_fence", online_store=rows.name, see="docs/online_stores.md")
     # What the control topic says is a part of it: another worker may know more than we do.
     control = InternalTopics(settings.topic_prefix, definitions.plan.project).control
     definitions.watch_beside(lambda: admin.end_offsets(control)[0] if admin.exists(control) else 0)
-    await run_views(settings, definitions.plan, instance_id, definitions)
+    await run_views(settings, definitions.plan, instance_id, definitions, rows)
 
 
 async def run_views(
@@ -440,12 +446,14 @@ async def run_views(
     plan: Plan,
     instance_id: str | None = None,
     definitions: Definitions | None = None,
+    rows: RowStore | None = None,
 ) -> None:
-    """As `run`, for a plan that is at hand; follows `definitions`, if they are given."""
-    topology = await prepare_topology(settings, plan)
+    """As `run`, for a plan that is at hand; follows `definitions`, if they are given. Rows go to
+    the store that the settings name unless there are others, `rows`."""
+    topology = await prepare_topology(settings, plan, rows=rows)
     metrics = FeatureMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
-    worker = FeatureWorker(settings, topology, metrics, instance_id, definitions)
+    worker = FeatureWorker(settings, topology, metrics, instance_id, definitions, rows)
     await worker.start()
     views = [each.view.name for each in topology.views]
     log.info("feature_worker_started", views=views, metrics_port=port, owner=worker.owner)

@@ -19,18 +19,13 @@ import structlog
 
 from streamsvc.agents.topology import RunningView
 from streamsvc.agents.trimmer import Appended, Trimmer
-from streamsvc.columns import BytesColumn
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import Cut, ViewPartition
-from streamsvc.store.client import Client
-from streamsvc.store.heartbeat import Heartbeat
-from streamsvc.store.layouts import publish_layout
-from streamsvc.store.markers import Marker, delete_markers, write_markers
-from streamsvc.store.read_positions import ReadPosition, SharedPositions, read_until_ms
-from streamsvc.store.row import PackedRows
-from streamsvc.store.writer import FencedWriter
+from streamsvc.store.markers import Marker
+from streamsvc.store.read_positions import ReadPosition, read_until_ms
+from streamsvc.store.row_store import RowBatch, RowStore
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["IDLE_MARKER_MS", "Flush", "Flusher", "wall_ms"]
@@ -38,8 +33,6 @@ __all__ = ["IDLE_MARKER_MS", "Flush", "Flusher", "wall_ms"]
 log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
-INLINE_ROWS = 128
-"""So few rows are written by the engine's thread itself."""
 IDLE_MARKER_MS = 20
 """How often a quiet worker confirms that it has read everything the broker holds."""
 
@@ -68,7 +61,7 @@ class _Prepared:
     running: RunningView
     partition: ViewPartition
     cut: Cut
-    rows: list[tuple[BytesColumn, PackedRows]]
+    rows: list[RowBatch]
     records: list[bytes]
     """Those of the commit; none without one."""
     appended_ms: int
@@ -96,9 +89,8 @@ class Flusher:
     def __init__(
         self,
         settings: Settings,
-        project: str,
         owner: str,
-        store: Client,
+        rows: RowStore,
         producer: BatchProducer,
         network: Executor,
         metrics: FeatureMetrics,
@@ -107,10 +99,8 @@ class Flusher:
     ) -> None:
         """`network` has one thread, which does what waits for the store long."""
         self._settings = settings
-        self._project = project
         self._owner = owner
-        self._store = store
-        self._writer = FencedWriter(store, project)
+        self._rows = rows
         self._producer = producer
         self._network = network
         self._metrics = metrics
@@ -118,7 +108,6 @@ class Flusher:
         self._read_positions = read_positions
         self._partition_counts = partition_counts
         self._read_until_ms: dict[tuple[str, int], int] = {}
-        self._heartbeat = Heartbeat(store, project, owner)
         self._lost = False
         """The store has lost rows, and nobody has been told to write them again yet."""
         self._writing: Future[None] | None = None
@@ -209,7 +198,7 @@ class Flusher:
                 prepared.append(self._prepared(running, partition, commit=due))
         # From this thread at once: by way of the event loop the rows would leave a turn later. To
         # write a few takes less than to wake the other thread for them.
-        if sum(len(keys) for each in prepared for keys, _ in each.rows) <= INLINE_ROWS:
+        if sum(len(rows) for each in prepared for *_, rows in each.rows) <= self._rows.few_rows:
             self._writing = _called(self._write, prepared, positions)
         else:
             self._writing = self._network.submit(self._write, prepared, positions)
@@ -222,6 +211,7 @@ class Flusher:
         cut = partition.cut(commit=commit)
         rows = [
             (
+                running.view.name,
                 emission.keys,
                 running.layout.pack(
                     emission.values,
@@ -235,7 +225,7 @@ class Flusher:
         ]
         again = partition.refused.again(cut.applied, (emission.keys for emission in cut.emissions))
         if again is not None:
-            rows.append(again)
+            rows.append((running.view.name, *again))
         records = []
         if cut.commit is not None:
             records = encode_commit(self._owner, cut.commit, running.spec)
@@ -246,28 +236,26 @@ class Flusher:
     ) -> None:
         """On either thread: rows first, then the markers that promise them."""
         with self._metrics.flush.time():
-            positions = SharedPositions(self._project, ours, dict(self._partition_counts))
             owners = [p for p in prepared for _ in p.rows]
-            batches = [(p.running.view.name, k, r) for p in prepared for k, r in p.rows]
-            beat = self._heartbeat.commands()
-            replies, refused = self._writer.write_between(positions.commands, batches, beat)
-            if self._heartbeat.intact(replies[len(positions.commands) :]):
-                found = positions.found(replies[: len(positions.commands)])
-                markers = {
-                    (p.running.view.name, p.cut.partition): self._marker(p, found)
-                    for p in prepared
-                    if not p.cut.quiet
-                }
-                write_markers(self._store, self._project, markers)
+            batches = [batch for each in prepared for batch in each.rows]
+            written = self._rows.write(batches, ours, dict(self._partition_counts))
+            if written.intact:
+                self._rows.promise(
+                    {
+                        (p.running.view.name, p.cut.partition): self._marker(p, written.positions)
+                        for p in prepared
+                        if not p.cut.quiet
+                    }
+                )
             else:
                 # No marker may promise rows that are gone: the next cut writes all of them first.
                 self._lost = True
-                delete_markers(self._store, self._project, self._read_until_ms)
+                self._rows.take_back(self._read_until_ms)
                 for running in {p.running.key: p.running for p in prepared}.values():
-                    publish_layout(self._store, self._project, running.view.name, running.layout)
+                    self._rows.introduce(running.view.name, running.layout)
                 self._metrics.store_refills.inc()
                 log.warning("store_lost_rows", action="all rows are written again")
-        for each, (view, keys, rows), refusal in zip(owners, batches, refused, strict=True):
+        for each, (view, keys, rows), refusal in zip(owners, batches, written.refused, strict=True):
             each.partition.refused.written(keys, rows, refusal)
             self._metrics.rows_written.labels(view).inc(len(rows) - refusal.rows)
             self._metrics.rows_refused.labels(view).inc(refusal.rows)

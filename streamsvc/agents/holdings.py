@@ -23,9 +23,8 @@ from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.restore import opened_since, restore_partitions, restore_progress
 from streamsvc.state.source import SourceClock, SourcePartition
-from streamsvc.store.client import Client
-from streamsvc.store.layouts import publish_layout
-from streamsvc.store.markers import Marker, read_markers
+from streamsvc.store.markers import Marker
+from streamsvc.store.row_store import RowStore
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.schema_registry import open_registry
@@ -69,7 +68,7 @@ class Holdings:
         topology: Topology,
         producer: BatchProducer,
         owner: str,
-        store: Client,
+        rows: RowStore,
         not_built: Callable[[ViewKey, str], None],
     ) -> None:
         """`not_built` is told of every new incarnation that is given up, and why."""
@@ -91,7 +90,7 @@ class Holdings:
         self.topology = topology
         self._producer = producer
         self._owner = owner
-        self._store = store
+        self._rows = rows
         self._not_built = not_built
         self._admin = Admin(settings)
         self._decoders: dict[str, tuple[Source, Decoder]] = {}
@@ -288,9 +287,7 @@ class Holdings:
         if not each.quiet or each.shuffle is None:
             return each.quiet and states[(each.key, partition)][1].quiet
         groups = range(self._settings.key_groups)
-        markers = await asyncio.to_thread(
-            read_markers, self._store, self.topology.project, each.view.name, groups
-        )
+        markers = await asyncio.to_thread(self._rows.promised, each.view.name, groups)
         return all(m is None or m.incarnation < each.incarnation for m in markers)
 
     async def deleted(self, topic: str, on_engine: OnEngine) -> None:
@@ -350,9 +347,7 @@ class Holdings:
         self, each: RunningView, partitions: list[int], on_engine: OnEngine
     ) -> dict[tuple[ViewKey, int], tuple[RunningView, ViewPartition]]:
         name, topic = each.view.name, each.view.source.topic
-        found = await asyncio.to_thread(
-            read_markers, self._store, self.topology.project, name, partitions
-        )
+        found = await asyncio.to_thread(self._rows.promised, name, partitions)
         markers = dict(zip(partitions, found, strict=True))
         # What a later incarnation serves already has nothing more to do.
         partitions = [
@@ -371,8 +366,7 @@ class Holdings:
             lambda p: ViewPartition(each.view, each.spec, p, each.incarnation),
         )
         ends = {partition: found.end for partition, found in restored.items()}
-        project = self.topology.project
-        await asyncio.to_thread(publish_layout, self._store, project, name, each.layout)
+        await asyncio.to_thread(self._rows.introduce, name, each.layout)
         log_begins = await asyncio.to_thread(self._admin.start_offsets, each.log)
         log_ends = await asyncio.to_thread(self._admin.end_offsets, each.log)
         until = await self._records(topic) if each.quiet else {}
@@ -412,7 +406,7 @@ class Holdings:
         """Partitions whose rows were written once, but are not all in the store any more.
 
         Rows and their marker are written before the commit that covers them, so a marker that says
-        less than the commit, or is not there, has been lost.
+        less than the commit, or is not there, has been lost; or its store does not remember it.
         """
         name, topic = each.view.name, each.view.source.topic
         lost = []
@@ -424,7 +418,7 @@ class Holdings:
             older = marker is None or marker.incarnation < each.incarnation
             if older or any(held.get(p, 0) < offset for p, offset in end.vector.items()):
                 lost.append(partition)
-        if lost and not each.quiet:
+        if lost and not each.quiet and self._rows.remembers:
             log.warning("store_lost_rows", view=name, partitions=lost, action="written again")
         return lost
 

@@ -237,7 +237,10 @@ async def run(
 
     Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
     """
+    from streamsvc.feast.row_store import refuse_other_store
+
     definitions = Definitions(settings, repo)
+    refuse_other_store(repo, "scoring workers read rows and markers of our own store only")
     await run_services(
         settings,
         definitions.plan,

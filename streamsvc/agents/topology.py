@@ -29,7 +29,7 @@ from streamsvc.state.incarnations import (
 from streamsvc.state.topics import InternalTopics
 from streamsvc.store.client import connect
 from streamsvc.store.row import RowLayout
-from streamsvc.store.sweep import delete_older
+from streamsvc.store.row_store import PackedRowStore, RowStore
 from streamsvc.transport.admin import Admin, TopicState
 
 __all__ = [
@@ -135,11 +135,14 @@ class Topology:
         return any(v.view.name == name and v.incarnation > number for v in self.views)
 
 
-async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = False) -> Topology:
+async def prepare_topology(
+    settings: Settings, plan: Plan, *, running: bool = False, rows: RowStore | None = None
+) -> Topology:
     """Agree on incarnations and create every topic that is missing.
 
     `running` says that readers are being served, so that whatever is claimed now must not be seen
     before it has caught up. That is so without it, too, for all but the first views of a topic.
+    `rows` is where rows are, if it is not the store that the settings name.
     Raises ConfigurationError for a topic that may not be created, or is not as it has to be.
     Also where there is nothing to compute.
     """
@@ -155,7 +158,7 @@ async def prepare_topology(settings: Settings, plan: Plan, *, running: bool = Fa
     wanted = identities(settings, plan, states)
     claims = await read_claims(settings, topics.control)
     _refuse_grown(admin, plan, wanted, claims)
-    _forget_old_topics(settings, plan, wanted, claims)
+    _forget_old_topics(settings, plan, wanted, claims, rows)
     by_name = {view.name: view for view in plan.views}
 
     def complete(claim: Claim, before: Sequence[Claim]) -> Claim:
@@ -360,7 +363,11 @@ def _refuse_grown(
 
 
 def _forget_old_topics(
-    settings: Settings, plan: Plan, wanted: Mapping[str, Identity], claims: Sequence[Claim]
+    settings: Settings,
+    plan: Plan,
+    wanted: Mapping[str, Identity],
+    claims: Sequence[Claim],
+    rows: RowStore | None,
 ) -> None:
     """Delete the rows of views whose topic was made anew: entities that it does not name are gone.
 
@@ -371,8 +378,10 @@ def _forget_old_topics(
         if held is None or not held.topic_id:
             continue  # its rows are gone, or stay until those of the next incarnation are there
         if held.topic_id != wanted[view.name].topic_id:
-            rows = delete_older(connect(settings), plan.project, view.name, held.number + 1)
-            log.info("topic_made_anew", view=view.name, topic=view.source.topic, rows_deleted=rows)
+            rows = rows or PackedRowStore(connect(settings), plan.project)
+            deleted = rows.delete_older(view.name, held.number + 1)
+            topic = view.source.topic
+            log.info("topic_made_anew", view=view.name, topic=topic, rows_deleted=deleted)
 
 
 def _running(view: View, numbers: Mapping[str, int], topics: InternalTopics) -> RunningView:

@@ -59,6 +59,7 @@ def backfill(
     from streamsvc.agents.backfill.run import backfill as run
     from streamsvc.definitions.registry import load_plan
     from streamsvc.errors import ConfigurationError
+    from streamsvc.feast.row_store import open_row_store
 
     if scheduler is not None and processes is not None:
         raise ConfigurationError("--processes is for this machine; a cluster has its own workers.")
@@ -86,7 +87,9 @@ def backfill(
             return opened[0]
 
         began = time.monotonic()
-        done = run(context.settings, plan, plan.view(view), *span, pool, _Shown(bar))
+        # Another store than ours has no fence: workers write all rows there when they start.
+        rows = open_row_store(context.repo) is None
+        done = run(context.settings, plan, plan.view(view), *span, pool, _Shown(bar), rows=rows)
         took = time.monotonic() - began
     if json:
         context.print_json(asdict(done) | {"seconds": took})

@@ -29,12 +29,17 @@ def check(
     from streamsvc.definitions.registry import load_plan
     from streamsvc.definitions.start import starts_ahead
     from streamsvc.errors import ConfigurationError, DefinitionError
+    from streamsvc.feast.row_store import open_row_store
     from streamsvc.transport.schema_registry import open_registry
 
     try:
         plan = load_plan(context.repo, context.settings.max_future_ms)
-        if ahead := starts_ahead(plan.sources, time.time_ns() // 1_000_000):
-            raise DefinitionError(ahead)
+        other = open_row_store(context.repo)
+        found = starts_ahead(plan.sources, time.time_ns() // 1_000_000)
+        if other is not None:
+            found += _unserved(plan, other.name)
+        if found:
+            raise DefinitionError(found)
         try:
             open_registry(context.settings, plan.sources)
         except ConfigurationError as error:
@@ -52,6 +57,23 @@ def check(
         context.print_json({"ok": True, "mistakes": [], **_summary(plan)})
         return
     _print(plan, context.console)
+    if other is not None:
+        context.console.print(
+            f"Rows go to the online store {other.name!r} without a fence and markers: see "
+            "docs/online_stores.md.",
+            highlight=False,
+        )
+
+
+def _unserved(plan: Plan, store: str) -> list[str]:
+    """Mistakes: services that no scoring worker can serve from another store than ours."""
+    return [
+        f"FeatureService {service.name!r}: has a route, but scoring workers read rows and markers "
+        f"of our own store only, and feature_store.yaml names the online store {store!r}; set "
+        "`type: streamsvc.feast.PackedRedisOnlineStore` there, or drop the route."
+        for service in plan.services
+        if service.route is not None
+    ]
 
 
 def _print(plan: Plan, console: Any) -> None:

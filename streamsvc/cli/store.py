@@ -45,12 +45,19 @@ def rebuild(
 
     from streamsvc.agents.claims import begin_anew
     from streamsvc.definitions.registry import load_plan
+    from streamsvc.feast.row_store import open_row_store
     from streamsvc.store.client import connect
     from streamsvc.store.sweep import delete_views
 
     plan = load_plan(context.repo, context.settings.max_future_ms)
     known = [view.name for view in plan.views]
     names = from_topic or known
+    other = open_row_store(context.repo)
+    if other is not None and not from_topic:
+        raise ConfigurationError(
+            f"The rows are in the online store {other.name!r}, from which nothing can be deleted "
+            "here. Feature workers write all rows again when they start: restart them."
+        )
     for name in names:
         if name not in known:
             raise ConfigurationError(f"No windowed view {name!r}; there are {', '.join(known)}.")
@@ -61,8 +68,9 @@ def rebuild(
         typer.confirm(question, abort=True, err=True)
     if from_topic:
         asyncio.run(begin_anew(context.settings, plan, from_topic))
-    client = connect(context.settings)
-    rows = delete_views(client, plan.project, names)
+    rows = dict.fromkeys(names, 0)
+    if other is None:
+        rows = delete_views(connect(context.settings), plan.project, names)
     if json:
         context.print_json({"rows_deleted": rows})
         return

@@ -25,6 +25,7 @@ from streamsvc.state.source import Events, SourceClock
 from streamsvc.store.client import connect
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import RowLayout
+from streamsvc.store.row_store import PackedRowStore
 from streamsvc.transport.producer import BatchProducer
 
 WINDOW_MS, HOP_MS, START_MS = 60_000, 1_000, 1_700_000_000_000
@@ -106,9 +107,8 @@ class World:
         metrics = FeatureMetrics()
         flusher = Flusher(
             settings,
-            self.project,
             name,
-            self.client,
+            PackedRowStore(self.client, self.project, name),
             BatchProducer(settings),
             self.network,
             metrics,

@@ -71,10 +71,13 @@ def backfill(
     to_ms: int | None,
     pool: Callable[[], Pool],
     progress: Progress,
+    *,
+    rows: bool = True,
 ) -> Backfilled:
     """Build the view's state from its source's archive, and let the view go on with it.
 
-    `pool` is called when there is something to do. Raises ConfigurationError without an archive of
+    `pool` is called when there is something to do. Without `rows` none are written, which is for
+    the next worker then. Raises ConfigurationError without an archive of
     an archive worker, IntegrityError if the topic no longer holds what comes after it,
     CheckFailedError while feature workers run: then the state waits, complete, for the next call.
     """
@@ -116,10 +119,12 @@ def backfill(
             f"View {view.name} has begun another incarnation while its state was being built. "
             "Stop the feature workers, and run backfill again."
         )
+    if not rows:
+        return done
     progress.begin("rows", len(wanted))
 
-    def written(rows: int) -> None:
-        done.rows += rows
+    def written(n: int) -> None:
+        done.rows += n
         progress.step(1)
 
     done.rows_deleted = _replace_rows(settings, plan, running, wanted, pool(), written)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from streamsvc.definitions.plan import (
     View,
 )
 from streamsvc.errors import DefinitionError
+from streamsvc.feast import row_store
 
 SCHEMA = EventSchema((EventField("at", ("at",), "int64"),), "at", "ms")
 SOURCE = Source("s", "payments", SCHEMA, 0, 0, None, None)
@@ -40,13 +42,20 @@ ROUTE = Route(requests="payments", model="risk", predictions="out")
 PLAN = Plan("p", (SOURCE,), (VIEW,), (), (), (Service("risk", (), ROUTE, SOURCE),))
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, outcome: Plan | DefinitionError, *args: str) -> Any:
+def _run(
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Plan | DefinitionError,
+    *args: str,
+    other_store: str | None = None,
+) -> Any:
     def load(_repo: Path, _max_future_ms: int) -> Plan:
         if isinstance(outcome, DefinitionError):
             raise outcome
         return outcome
 
+    other = None if other_store is None else SimpleNamespace(name=other_store)
     monkeypatch.setattr(registry, "load_plan", load)
+    monkeypatch.setattr(row_store, "open_row_store", lambda _repo: other)
     return CliRunner().invoke(app, ["check", *args])
 
 
@@ -72,6 +81,27 @@ def test_json_says_what_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["ok"] is True
     assert found["views"][0]["features"][0]["hop_ms"] == 1_000
     assert found["services"][0]["predictions"] == "out"
+
+
+def test_another_online_store_serves_features_but_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _run(monkeypatch, PLAN, other_store="sqlite")
+    assert result.exit_code == 2
+    told = " ".join(result.stderr.split())
+    assert "FeatureService 'risk': has a route, but scoring workers read rows" in told
+    assert "names the online store 'sqlite'" in told
+    result = _run(monkeypatch, replace(PLAN, services=()), other_store="sqlite")
+    assert result.exit_code == 0
+    assert "go to the online store 'sqlite' without a fence" in " ".join(result.stdout.split())
+
+
+def test_a_start_that_lies_ahead_is_told_with_the_other_mistakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ahead = replace(SOURCE, start=2**50)
+    result = _run(monkeypatch, replace(PLAN, sources=(ahead,)), "--json")
+    assert result.exit_code == 2
+    [mistake] = json.loads(result.stdout)["mistakes"]
+    assert "lies ahead" in mistake
 
 
 def test_records_with_schema_ids_need_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
