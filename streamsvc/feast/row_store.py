@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from feast.infra.online_stores.helpers import get_online_store_from_config
+
 from streamsvc.columns import BytesColumn
 from streamsvc.definitions.registry import open_store
 from streamsvc.errors import ConfigurationError, UnavailableError
@@ -32,8 +34,6 @@ def open_row_store(repo: Path) -> FeastRowStore | None:
 
     Raises ConfigurationError where it cannot be loaded.
     """
-    from feast.infra.online_stores.helpers import get_online_store_from_config
-
     feast_store = open_store(repo)
     try:
         online = get_online_store_from_config(feast_store.config.online_store)
