@@ -152,12 +152,14 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
         loop.add_signal_handler(number, stop.set)
     app.loop = loop
     waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_crashed(app))]
+    failed: BaseException | None = None
     try:
         starting = asyncio.ensure_future(app.maybe_start())
         await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            starting.result()
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            failed = starting.exception()
+        if failed is None:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
@@ -166,7 +168,7 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
             await app._consumer.wait_closed()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-    reason = app.crash_reason
+    reason = app.crash_reason or failed
     if isinstance(reason, StreamsvcError):
         raise reason
     if reason is not None:
