@@ -4,14 +4,20 @@ Two fences keep a worker that is no longer the owner of its partitions from comm
 refuses offsets of an older generation, and a transaction that was left open is aborted by Kafka,
 which then refuses its producer. Blocking; on librdkafka, because aiokafka's transactions name a
 group, but neither its generation nor the member, and so commit whatever they are handed.
+
+librdkafka's `send_offsets_to_transaction` may never return when the group's coordinator went away
+in the middle of it (librdkafka issues 5456 and 5511): it is called on a thread that can be left
+behind.
 """
 
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,6 +36,8 @@ Commits: TypeAlias = Mapping[tuple[str, int], tuple[int, str]]
 PATIENCE_S = 30.0
 """So long a transaction is tried again before the worker stops: what it answers is still there."""
 CALL_S = 10.0
+OVERDUE_S = 2.0
+"""So much later than its time limit a call is taken for one that never returns."""
 PAUSE_S = 0.05
 
 _NO_MEMBER = {
@@ -128,7 +136,7 @@ class TransactionalProducer:
             try:
                 self._producer.begin_transaction()
                 self._produce(sends)
-                self._call(self._producer.send_offsets_to_transaction, offsets, metadata)
+                self._call(self._send_offsets, offsets, metadata)
                 self._call(self._producer.commit_transaction)
                 return
             except KafkaException as error:
@@ -165,6 +173,32 @@ class TransactionalProducer:
                 f"A record for {topic}/{partition} cannot be sent ({error}). Nothing of its "
                 "transaction was. Restart the worker."
             )
+
+    def _send_offsets(
+        self, offsets: list[TopicPartition], metadata: bytes, timeout_s: float
+    ) -> None:
+        """Raises FencedError for a call that does not return.
+
+        Should it go on one day, it commits nothing: whoever is told so joins the group anew, and
+        what is left of this transaction names a generation that is over.
+        """
+        answer: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                self._producer.send_offsets_to_transaction(offsets, metadata, timeout_s)
+            except BaseException as error:  # noqa: BLE001 - raised where the answer is waited for
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
+
+        # A daemon: one that is left behind must not hold the end of the process.
+        threading.Thread(target=send, name="offsets", daemon=True).start()
+        try:
+            answer.result(timeout_s + OVERDUE_S)
+        except TimeoutError:
+            reason = "librdkafka does not return from sending offsets, and is left alone"
+            raise FencedError(reason, for_good=True) from None
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Repeats what may be repeated; Kafka answers in the end, or PATIENCE_S are over."""

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Producer as Plain
 
 from streamsvc.errors import IntegrityError
+from streamsvc.transport import transactions
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.producer import REQUEST_BYTES
 from streamsvc.transport.reader import EARLIEST, read_to_end
@@ -135,3 +136,41 @@ async def test_offsets_are_read_once_no_open_transaction_can_change_them(stack, 
         TransactionalProducer(stack.settings, f"{group}.hanging")
         reading.join(PATIENCE_S)
         assert found == [{0: (3, "")}]
+
+
+class Hanging:
+    """librdkafka's producer, whose offsets are sent only once `go_on` is set."""
+
+    def __init__(self, producer):
+        self._producer = producer
+        self.go_on, self.ended = threading.Event(), threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._producer, name)
+
+    def send_offsets_to_transaction(self, *arguments):
+        self.go_on.wait()
+        try:
+            self._producer.send_offsets_to_transaction(*arguments)
+        finally:
+            self.ended.set()
+
+
+async def test_a_call_that_does_not_return_is_left_behind_and_commits_nothing(
+    stack, group, monkeypatch
+):
+    monkeypatch.setattr(transactions, "CALL_S", 0.2)
+    monkeypatch.setattr(transactions, "OVERDUE_S", 0.1)
+    left = TransactionalProducer(stack.settings, group)
+    hanging = left._producer = Hanging(left._producer)
+    with joined(stack, group) as (_, member):
+        with pytest.raises(FencedError, match="does not return") as fenced:
+            left.run([(f"{group}.out", 0, [(None, b"x", ())])], {(group, 0): (9, "")}, member)
+        assert fenced.value.for_good
+        monkeypatch.undo()
+        following = TransactionalProducer(stack.settings, group)
+        hanging.go_on.set()
+        assert hanging.ended.wait(PATIENCE_S)
+        following.run([(f"{group}.out", 0, [(None, b"y", ())])], {(group, 0): (3, "")}, member)
+        assert Admin(stack.settings).committed(group, group) == {0: (3, "")}
+    assert await held(stack, f"{group}.out") == [(0, None, b"y", [])]
