@@ -1,8 +1,9 @@
 """What a batch of requests must find in the features, and how far short a marker falls of it.
 
-A request that names an event (by lying on the event topic, or with the header `streamsvc-after`)
-needs that event's offset to be applied: exact, no clocks. Any other request needs the feature
-worker to have read everything that the broker held when the request was made.
+A request needs the events that it names to be applied: itself, where it lies on the event topic,
+and those of its header `streamsvc-after`. That is exact and needs no clocks. Of other topics, a
+request that names nothing needs the feature worker to have read everything that the broker held
+when the request was made.
 """
 
 from __future__ import annotations
@@ -142,7 +143,6 @@ def needs_of(
     nothing of it. With a declared key a state partition holds the events of its own source
     partition alone: an event that lies elsewhere is not the entity's, and not waited for.
     """
-    named = {a.row for a in after}
     exact = [
         a
         for a in after
@@ -151,13 +151,13 @@ def needs_of(
         and not (declared_key and state_partition[a.row] != a.partition)
     ]
     others = np.flatnonzero(state_partition >= 0)
-    if named:
-        others = others[~np.isin(others, np.fromiter(named, np.int64))]
     if request_topic == topic:
         if declared_key:
             others = others[state_partition[others] == request_partition[others]]
         source, required, name = request_partition[others], request_offset[others], topic
     else:
+        if named := {a.row for a in after}:
+            others = others[~np.isin(others, np.fromiter(named, np.int64))]
         source, required, name = np.zeros(len(others), np.int64), received_ms[others], None
     groups = _grouped(view, name, state_partition[others], source, required)
     if not exact:

@@ -70,18 +70,14 @@ def test_needs_equal_a_row_by_row_reading_of_the_rules(rows, held, on_event_topi
     for i in range(len(rows)):
         m = held.get(state[i])
         want = 0
-        if state[i] >= 0:
-            if named[i] is not None:
-                topic, p, o = named[i]
+        if state[i] >= 0 and (on_event_topic or named[i] is not None):
+            own = [("t", partition[i], offset[i])] if on_event_topic else []
+            for topic, p, o in own + [n for n in [named[i]] if n is not None]:
                 elsewhere = declared and p != state[i]
                 if topic == "t" and not elsewhere and (m is None or not m.covers("t", p, o)):
                     want = UNKNOWN_LAG_MS if m is None else 10
-            elif on_event_topic:
-                elsewhere = declared and partition[i] != state[i]
-                if not elsewhere and (m is None or not m.covers("t", partition[i], offset[i])):
-                    want = UNKNOWN_LAG_MS if m is None else 10
-            elif m is None or m.read_until_ms < received[i]:
-                want = UNKNOWN_LAG_MS if m is None else received[i] - m.read_until_ms
+        elif state[i] >= 0 and (m is None or m.read_until_ms < received[i]):
+            want = UNKNOWN_LAG_MS if m is None else received[i] - m.read_until_ms
         assert lag[i] == want
         anything_open |= want > 0
     assert bool(unmet(needs.needs, markers)) == anything_open
