@@ -99,6 +99,19 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         self.member = Member(group.group_id, group.generation, group.member_id, instance_id)
         await super().on_partitions_assigned(assigned, generation_id)
 
+    async def on_thread_stop(self) -> None:
+        """As stock Faust's, but a rebalance that is under way is left at once.
+
+        Aiokafka would see it to its end: that may be a minute off, while the group waits for
+        others, and never come, because whoever takes partitions over stops before this thread.
+        """
+        coordination = getattr(self._consumer, "_coordinator", None)
+        task = getattr(coordination, "_coordination_task", None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await super().on_thread_stop()
+
     def rejoin(self) -> None:
         """Have the group assign partitions anew (from any thread)."""
         request = self._ensure_consumer()._coordinator.request_rejoin

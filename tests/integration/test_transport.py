@@ -24,6 +24,8 @@ from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
 PATIENCE_S = 300
+ENDS_S = 40
+"""Faust waits 60 s for a thread that does not end."""
 LOADING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -374,6 +376,36 @@ async def test_a_failing_resume_hook_stops_the_worker(stack, topic):
     worker.app.resume_from = resume
     with pytest.raises(IntegrityError, match="no state"):
         await asyncio.wait_for(serve(worker.app), PATIENCE_S)
+
+
+async def test_a_worker_that_crashes_while_its_group_waits_for_others_ends(stack, topic):
+    group = stack.unique("group")
+    assigned, asked, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    other = Worker(stack, group, topic)
+
+    @other.app.on_rebalance_complete.connect
+    async def ready(_app, **_):
+        assigned.set()
+
+    @other.app.on_partitions_revoked.connect
+    async def hesitate(_app, revoked, **_):
+        if revoked:
+            asked.set()
+            await go_on.wait()
+
+    async with running(other.app):
+        await asyncio.wait_for(assigned.wait(), ENDS_S)
+        worker = Worker(stack, group, topic)
+        serving = asyncio.create_task(serve(worker.app))
+        try:
+            await asyncio.wait_for(asked.wait(), ENDS_S)
+            await worker.app.crash(IntegrityError("meanwhile"))
+            ended, _ = await asyncio.wait([serving], timeout=ENDS_S)
+        finally:
+            go_on.set()
+        assert ended
+        with pytest.raises(IntegrityError, match="meanwhile"):
+            await serving
 
 
 async def test_an_agent_that_raises_stops_the_worker(stack, topic, producer):
