@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +18,6 @@ import structlog
 from faust.types import TP
 
 from streamsvc.agents.catch_up import CatchUp
-from streamsvc.agents.claims import retire, settle
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.agents.definition_watch import Definitions, watch_definitions
 from streamsvc.agents.flusher import Flusher
@@ -27,26 +25,26 @@ from streamsvc.agents.holdings import Holdings
 from streamsvc.agents.inbox import LATE_TURN_ROWS, Inbox
 from streamsvc.agents.intake import Intake
 from streamsvc.agents.ledger import AckLedger
+from streamsvc.agents.preparing import prepare_topology
+from streamsvc.agents.read_positions import read_positions
 from streamsvc.agents.shuffle_sender import ShuffleSender
+from streamsvc.agents.subscription import Subscription
+from streamsvc.agents.taking_over import TakingOver
+from streamsvc.agents.tidying import Tidying
 from streamsvc.agents.topic_watch import watch_topics
-from streamsvc.agents.topology import RunningView, Topology, ViewKey, prepare_topology
+from streamsvc.agents.topology import Topology, ViewKey
 from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
-from streamsvc.errors import (
-    ConfigurationError,
-    StreamsvcError,
-    UnavailableError,
-)
+from streamsvc.errors import ConfigurationError, StreamsvcError
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey
 from streamsvc.state.topics import InternalTopics, worker_group
 from streamsvc.store.client import connect
-from streamsvc.store.read_positions import ReadPosition
 from streamsvc.store.row_store import PackedRowStore, RowStore
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
-from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
+from streamsvc.transport.chunks import Delivery
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["FeatureWorker", "run", "run_views"]
@@ -71,7 +69,6 @@ class FeatureWorker:
         settings name unless there are others, `rows`."""
         self._definitions = definitions
         self.settings = settings
-        self.topology = topology
         self.metrics = metrics
         self.owner = uuid.uuid4().hex
         group = worker_group(settings.topic_prefix, topology.project, "features")
@@ -83,8 +80,15 @@ class FeatureWorker:
             client = connect(settings, failover_s=settings.redis_failover_s)
             rows = PackedRowStore(client, topology.project, self.owner)
         self._rows = rows
-        self._holdings = Holdings(
-            settings, topology, self._producer, self.owner, rows, self._not_built
+        self._holdings = Holdings(settings, topology)
+        self._taking_over = TakingOver(
+            settings,
+            self.owner,
+            self._producer,
+            rows,
+            self._holdings,
+            self._on_engine,
+            self._not_built,
         )
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
@@ -97,7 +101,9 @@ class FeatureWorker:
             self._producer,
             self._network,
             metrics,
-            self._read_positions,
+            lambda now_ms: read_positions(
+                self._holdings.sources, self.app.consumer, settings.clock_skew_ms, now_ms
+            ),
             self._holdings.partition_counts,
         )
         self._senders: dict[str, ShuffleSender] = {}
@@ -117,38 +123,33 @@ class FeatureWorker:
         )
         self._inbox = Inbox((), self._turns.wake)
         self._late = Inbox((), self._turns.wake, LATE_TURN_ROWS)
+        self._subscription = Subscription(self.app, self._inbox)
         self._catch_up = CatchUp(
             settings, self._holdings, self._late, self._on_engine, self._deleted, self._fatal
         )
+        self._tidying = Tidying(settings, rows, self._holdings)
         self._held = asyncio.Lock()
         """Whoever changes what is held: a rebalance, or changed definitions."""
-        self._agents: dict[str, Any] = {}
         self._progress_written: dict[ProgressKey, int] = {}
         self._told_not_built: set[ViewKey] = set()
         self._running: asyncio.Task[None] | None = None
         self._wire()
+
+    @property
+    def topology(self) -> Topology:
+        """What is run."""
+        return self._holdings.topology
 
     # --- wiring ----------------------------------------------------------------------------
 
     def _wire(self) -> None:
         app = self.app
         app.resume_from = self._resume_from
-        for topic in self.topology.read:
-            self._agent(topic)
+        self._subscription.begin(self.topology.read)
 
         @app.on_before_shutdown.connect
         async def stop(_app: Any, **_: Any) -> None:
             await self._stop()
-
-    def _agent(self, topic: str) -> None:
-        self._inbox.add([topic])
-
-        async def consume(stream: Any) -> None:
-            async for delivery in chunks(stream):
-                await self._inbox.put(delivery)
-
-        channel = chunk_topic(self.app, topic)
-        self._agents[topic] = self.app.agent(channel, name=f"chunks:{topic}")(consume)
 
     def _run_senders(self, topology: Topology) -> None:
         for topic, shuffle in topology.shuffles().items():
@@ -178,7 +179,7 @@ class FeatureWorker:
             )
             self._watches += [
                 self._loop.create_task(follow),
-                self._loop.create_task(self._tidy()),
+                self._loop.create_task(self._tidying.run()),
             ]
         for task in self._watches:
             task.add_done_callback(self._ended)
@@ -231,11 +232,11 @@ class FeatureWorker:
             kept = assignment
             if before not in (-1, self._intake.generation - 1):
                 # A generation went by without us, in which others may have held what we hold.
-                kept -= await self._holdings.opened_by_others()
+                kept -= await self._taking_over.opened_by_others()
             for partition in await self._on_engine(lambda: self._holdings.release(kept)):
                 self._ledger.drop(partition)
             with self.metrics.restore.time():
-                taken = await self._holdings.take(assignment, self._on_engine)
+                taken = await self._taking_over.take(assignment)
             if taken:
                 log.info("partitions_taken_over", count=taken, owner=self.owner)
             offsets = self._holdings.resume_offsets(assignment)
@@ -267,42 +268,23 @@ class FeatureWorker:
     async def _switch(self, wanted: Topology) -> None:
         before = self.topology
         if [(v.key, v.quiet) for v in wanted.views] == [(v.key, v.quiet) for v in before.views]:
-            self.topology = self._holdings.topology = wanted
+            self._holdings.topology = wanted
             return
         self._dead.partitions |= wanted.dead_partitions
         self._run_senders(wanted)
-        await self._holdings.change(wanted, self._on_engine)
-        self.topology = wanted
+        await self._taking_over.change(wanted)
         await self._catch_up.look()
-        await self._subscribe(wanted.read)
+        await self._subscription.change(wanted.read)
         log.info(
             "definitions_changed",
             begun=sorted({v.key for v in wanted.views} - {v.key for v in before.views}),
             ended=sorted({v.key for v in before.views} - {v.key for v in wanted.views}),
         )
 
-    async def _subscribe(self, topics: Sequence[str]) -> None:
-        """Read exactly these topics. Others than before make the group rebalance."""
-        for topic in [topic for topic in self._agents if topic not in topics]:
-            agent = self._agents.pop(topic)
-            await agent.stop()
-            del self.app.agents[agent.name]
-            for channel in [c for c in self.app.topics if topic in c.topics]:
-                self.app.topics.discard(channel)
-        added = [topic for topic in topics if topic not in self._agents]
-        # Faust waits for more topics to come; ours are complete. While the app starts, a
-        # second subscription would overtake the first one's rebalance.
-        self.app.topics._resubscribe_sleep_lock_seconds = 0.0
-        for topic in added:
-            self._agent(topic)
-            await self._agents[topic].maybe_start()
-        if added:
-            self.app.agents.update_topic_index()
-
     async def _deleted(self, topic: str) -> None:
         """Records were deleted that a view still had to read beside the consumer."""
         async with self._held:
-            await self._holdings.deleted(topic, self._on_engine)
+            await self._taking_over.deleted(topic)
 
     def _not_built(self, key: ViewKey, why: str) -> None:
         if key in self._told_not_built:
@@ -316,53 +298,6 @@ class FeatureWorker:
         for view in self._holdings.catch_up():
             log.info("view_serves", view=view)
 
-    async def _tidy(self) -> None:
-        """Now and then: what earlier incarnations and removed views have left in the store."""
-        removed_at: dict[tuple[str, int], float] = {}
-        settled: set[ViewKey] = set()
-        while True:
-            await asyncio.sleep(self.settings.definitions_interval_s)
-            topology, now = self.topology, self._loop.time()
-            removed_at = {gone: removed_at.get(gone, now) for gone in topology.gone.items()}
-            grace_s = 5 * self.settings.definitions_interval_s
-            try:
-                for each in topology.views:
-                    ours = each.quiet and (each.log, 0) in self._holdings.held
-                    if ours and each.key not in settled and not topology.later(each):
-                        settled |= {each.key} if await self._settle(each) else set()
-                for (view, _), at in removed_at.items():
-                    if now >= at + grace_s:
-                        await self._retire(view)
-            except (ConfigurationError, UnavailableError) as error:
-                log.warning("not_tidied_yet", error=str(error))
-
-    async def _settle(self, each: RunningView) -> bool:
-        """Once every state partition serves: rows that the view has no more go, and so do the
-        incarnations before it, as soon as everybody has read that."""
-        name, topic = each.view.name, each.view.source.topic
-        count = self.settings.key_groups if each.shuffle else self._holdings.partition_counts[topic]
-        markers = await asyncio.to_thread(self._rows.promised, name, range(count))
-        if any(m is None or m.incarnation < each.incarnation for m in markers):
-            return False
-        rows = await asyncio.to_thread(self._rows.delete_older_rows, name, each.incarnation)
-        await settle(self.settings, self.topology.topics.control, *each.key)
-        log.info("view_settled", view=name, incarnation=each.incarnation, rows_deleted=rows)
-        return True
-
-    async def _retire(self, view: str) -> None:
-        """Delete what is left of a view that is no longer defined. Every worker does, because each
-        may have been the last one to write."""
-        topology = self.topology
-        if view not in topology.gone:
-            return
-        last = topology.gone[view]
-        rows = await asyncio.to_thread(self._rows.delete_older, view, last + 1)
-        await retire(self.settings, topology.topics.control, view, last)
-        if self.topology is topology:
-            left = {name: number for name, number in topology.gone.items() if name != view}
-            self.topology = self._holdings.topology = replace(topology, gone=left)
-        log.info("view_removed", view=view, rows_deleted=rows)
-
     # --- records ---------------------------------------------------------------------------
 
     def _applied(self, delivery: Delivery) -> None:
@@ -373,30 +308,6 @@ class FeatureWorker:
 
     def _on_engine(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._engine, call)
-
-    def _read_positions(self, now_ms: int) -> dict[tuple[str, int], ReadPosition]:
-        """How far our source partitions are read, and until when that was all there was.
-
-        If nothing is left of what the broker told us of, until it told us; else until the newest
-        record was written.
-        """
-        found, skew_ms = {}, self.settings.clock_skew_ms
-        for (topic, partition), source in self._holdings.sources.items():
-            tp = TP(topic, partition)
-            highwater = self._highwater(tp)
-            read = self.app.consumer.ledger.past_blanks(tp, source.next_offset)
-            whole = highwater is not None and read >= highwater
-            newest = min(source.read_until_ms, now_ms) - skew_ms
-            told = self.app.consumer.told_until_ms(tp, now_ms, skew_ms) if whole else newest
-            found[(topic, partition)] = ReadPosition(source.next_offset, max(told, newest))
-        return found
-
-    def _highwater(self, tp: TP) -> int | None:
-        try:
-            end: int | None = self.app.consumer.highwater(tp)
-        except AssertionError:  # aiokafka's word for a partition that was just taken away
-            return None
-        return end
 
     # --- durability ------------------------------------------------------------------------
 

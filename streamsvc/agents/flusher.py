@@ -9,37 +9,28 @@ whose rows may be missing in the store, and the group's offsets never claim more
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import ParamSpec
 
-import structlog
-
+from streamsvc.agents.promising import Prepared, Promising, wall_ms
 from streamsvc.agents.topology import RunningView
 from streamsvc.agents.trimmer import Appended, Trimmer
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import encode_commit
-from streamsvc.state.partition import Cut, ViewPartition
-from streamsvc.store.markers import Marker
-from streamsvc.store.read_positions import ReadPosition, read_until_ms
-from streamsvc.store.row_store import RowBatch, RowStore
+from streamsvc.state.partition import ViewPartition
+from streamsvc.store.read_positions import ReadPosition
+from streamsvc.store.row_store import RowStore
 from streamsvc.transport.producer import BatchProducer
 
-__all__ = ["IDLE_MARKER_MS", "Flush", "Flusher", "wall_ms"]
+__all__ = ["IDLE_MARKER_MS", "Flush", "Flusher"]
 
-log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 
 IDLE_MARKER_MS = 20
 """How often a quiet worker confirms that it has read everything the broker holds."""
-
-
-def wall_ms() -> int:
-    """The wall clock, in ms. Read here, at the edge, and passed inwards."""
-    return time.time_ns() // 1_000_000
 
 
 def _called(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Future[None]:
@@ -55,23 +46,10 @@ def _called(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Futur
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A cut with its rows packed and its commit encoded: ready for the network."""
-
-    running: RunningView
-    partition: ViewPartition
-    cut: Cut
-    rows: list[RowBatch]
-    records: list[bytes]
-    """Those of the commit; none without one."""
-    appended_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Flush:
     """A flush that is under way."""
 
-    prepared: list[_Prepared]
+    prepared: list[Prepared]
     written: Future[None]
     """Done when rows and markers are in the store; raises UnavailableError."""
     commits: bool
@@ -104,12 +82,9 @@ class Flusher:
         self._producer = producer
         self._network = network
         self._metrics = metrics
+        self._promising = Promising(rows, metrics, partition_counts)
         self._trimmer = Trimmer(settings, owner, metrics)
         self._read_positions = read_positions
-        self._partition_counts = partition_counts
-        self._read_until_ms: dict[tuple[str, int], int] = {}
-        self._lost = False
-        """The store has lost rows, and nobody has been told to write them again yet."""
         self._writing: Future[None] | None = None
         self._committing = False
         self._markers_at = 0
@@ -136,7 +111,7 @@ class Flusher:
         # While records come in, it does not get in the way of the rows that they are about to make.
         refresh = now_ms >= self._markers_at + IDLE_MARKER_MS * (1 if idle else 3)
         commit = not self._committing and now_ms >= self._commit_at
-        if self._lost:
+        if self._promising.lost:
             refresh = True
         if not (taken or refresh) or (now_ms < self._flush_at and not refresh):
             return None
@@ -187,7 +162,7 @@ class Flusher:
         commit: bool,
     ) -> Flush:
         positions = self._read_positions(now_ms)
-        refill, self._lost = self._lost, False
+        refill = self._promising.take_lost()
         prepared = []
         for running, partition in partitions:
             if refill:
@@ -199,14 +174,14 @@ class Flusher:
         # From this thread at once: by way of the event loop the rows would leave a turn later. To
         # write a few takes less than to wake the other thread for them.
         if sum(len(rows) for each in prepared for *_, rows in each.rows) <= self._rows.few_rows:
-            self._writing = _called(self._write, prepared, positions)
+            self._writing = _called(self._promising.write, prepared, positions)
         else:
-            self._writing = self._network.submit(self._write, prepared, positions)
+            self._writing = self._network.submit(self._promising.write, prepared, positions)
         return Flush(prepared, self._writing, commit)
 
     def _prepared(
         self, running: RunningView, partition: ViewPartition, *, commit: bool
-    ) -> _Prepared:
+    ) -> Prepared:
         appended_ms = partition.take_oldest_appended_ms()
         cut = partition.cut(commit=commit)
         rows = [
@@ -229,61 +204,10 @@ class Flusher:
         records = []
         if cut.commit is not None:
             records = encode_commit(self._owner, cut.commit, running.spec)
-        return _Prepared(running, partition, cut, rows, records, appended_ms)
-
-    def _write(
-        self, prepared: list[_Prepared], ours: Mapping[tuple[str, int], ReadPosition]
-    ) -> None:
-        """On either thread: rows first, then the markers that promise them."""
-        with self._metrics.flush.time():
-            owners = [p for p in prepared for _ in p.rows]
-            batches = [batch for each in prepared for batch in each.rows]
-            written = self._rows.write(batches, ours, dict(self._partition_counts))
-            if written.intact:
-                self._rows.promise(
-                    {
-                        (p.running.view.name, p.cut.partition): self._marker(p, written.positions)
-                        for p in prepared
-                        if not p.cut.quiet
-                    }
-                )
-            else:
-                # No marker may promise rows that are gone: the next cut writes all of them first.
-                self._lost = True
-                self._rows.take_back(self._read_until_ms)
-                for running in {p.running.key: p.running for p in prepared}.values():
-                    self._rows.introduce(running.view.name, running.layout)
-                self._metrics.store_refills.inc()
-                log.warning("store_lost_rows", action="all rows are written again")
-        for each, (view, keys, rows), refusal in zip(owners, batches, written.refused, strict=True):
-            each.partition.refused.written(keys, rows, refusal)
-            self._metrics.rows_written.labels(view).inc(len(rows) - refusal.rows)
-            self._metrics.rows_refused.labels(view).inc(refusal.rows)
-        now = wall_ms()
-        for each in prepared:
-            if each.appended_ms and not each.cut.quiet:
-                late = (now - each.appended_ms) / 1_000
-                self._metrics.freshness.labels(each.running.view.name).observe(max(0.0, late))
-
-    def _marker(
-        self, prepared: _Prepared, shared: Mapping[str, Mapping[int, ReadPosition]]
-    ) -> Marker:
-        """What the rows of this cut contain, given positions as of the cut or later."""
-        cut, topic = prepared.cut, prepared.running.view.source.topic
-        positions = shared.get(topic, {})
-        if prepared.running.shuffle is None:
-            own = positions.get(cut.partition)
-            read_ms = own.at_ms if own and cut.sources.get(cut.partition, 0) >= own.offset else 0
-        else:
-            read_ms = read_until_ms(cut.sources, positions, self._partition_counts.get(topic, 0))
-        # An instant that was true once stays true, however far the partition falls behind.
-        held = (prepared.running.view.name, cut.partition)
-        read_ms = max(read_ms, self._read_until_ms.get(held, 0))
-        self._read_until_ms[held] = read_ms
-        return Marker(cut.incarnation, {topic: cut.sources}, read_ms, cut.clock_ms)
+        return Prepared(running, partition, cut, rows, records, appended_ms)
 
 
-def _appended(prepared: _Prepared, last: int | None) -> Appended:
+def _appended(prepared: Prepared, last: int | None) -> Appended:
     running, commit = prepared.running, prepared.cut.commit
     assert commit is not None
     assert last is not None

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
-from streamsvc.agents.holdings import Holdings, Lane
+from streamsvc.agents.holdings import Holdings
+from streamsvc.agents.lanes import Lane
 from streamsvc.agents.shuffle_sender import Offer
 from streamsvc.agents.topology import RunningView, ViewKey
 from streamsvc.errors import IntegrityError
@@ -74,8 +75,9 @@ class Intake:
         read: list[_Read] = []
         for chunk in chunks:
             at = chunk.topic, chunk.partition
-            for lane in self._holdings.lanes.get(at, ()):
-                if not lane.riding and chunk.first_offset <= lane.source.next_offset:
+            lanes = self._holdings.lanes.get(at)
+            for lane in lanes.behind if lanes is not None else ():
+                if chunk.first_offset <= lane.source.next_offset:
                     read += self._judged(chunk, lane)
             for state in self._holdings.late_readers(*at):
                 if chunk.first_offset <= state.applied < chunk.next_offset:
@@ -106,7 +108,7 @@ class Intake:
         lanes = self._holdings.lanes.get((chunk.topic, chunk.partition))
         if lanes is None or chunk.generation != self.generation:
             return None
-        known = chunk.next_offset <= lanes[0].source.next_offset
+        known = chunk.next_offset <= lanes.lead.next_offset
         found = [part for lane in lanes if lane.riding for part in self._judged(chunk, lane)]
         return None if known and not found else found
 

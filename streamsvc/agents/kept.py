@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from streamsvc.agents.topology import RunningView, States, ViewKey
 from streamsvc.errors import IntegrityError
+from streamsvc.store.row_store import RowStore
 
-__all__ = ["Kept", "refuse", "why_not_built"]
+__all__ = ["Kept", "lost_builds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,36 @@ class Kept:
         return at < self.begin
 
 
-def why_not_built(kept: Kept, view: str, at: int) -> str:
+async def lost_builds(
+    rows: RowStore,
+    state_partitions: Callable[[RunningView], int],
+    kept: Kept,
+    positions: Sequence[tuple[RunningView, int]],
+    states: States,
+) -> dict[ViewKey, str]:
+    """Of views that go on at these offsets of a partition, the incarnations that cannot be built
+    any more, and why; nothing of them is served yet.
+
+    Raises IntegrityError if a view that is served cannot go on.
+    """
+    lost: dict[ViewKey, str] = {}
+    for each, at in positions:
+        if not kept.deleted(at) or not each.quiet:
+            continue
+        if each.shuffle is None:
+            unserved = states[(each.key, kept.partition)][1].quiet
+        else:
+            # A source partition has a part in every state partition.
+            name, count = each.view.name, state_partitions(each)
+            markers = await asyncio.to_thread(rows.promised, name, range(count))
+            unserved = all(m is None or m.incarnation < each.incarnation for m in markers)
+        if unserved:
+            lost[each.key] = _why_not_built(kept, each.view.name, at)
+    _refuse(kept, {each.view.name: at for each, at in positions if each.key not in lost})
+    return lost
+
+
+def _why_not_built(kept: Kept, view: str, at: int) -> str:
     """Why a new incarnation of a view, of which nothing is served yet, cannot be built on."""
     return (
         f"View {view} cannot be built as it is defined now: it has come to offset {at} of {kept}, "
@@ -39,7 +71,7 @@ def why_not_built(kept: Kept, view: str, at: int) -> str:
     )
 
 
-def refuse(kept: Kept, positions: Mapping[str, int]) -> None:
+def _refuse(kept: Kept, positions: Mapping[str, int]) -> None:
     """Raise IntegrityError unless a log holds what views (name -> next offset) have to read."""
     wrong = sorted(view for view, at in positions.items() if not kept.begin <= at <= kept.end)
     if wrong:

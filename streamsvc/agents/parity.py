@@ -11,7 +11,8 @@ import numpy as np
 
 from streamsvc.agents.claims import began_at, handed_over
 from streamsvc.agents.scoring_targets import served_topic
-from streamsvc.agents.topology import RunningView, standing_views
+from streamsvc.agents.survey import standing_views
+from streamsvc.agents.topology import RunningView
 from streamsvc.columns import Bools, BytesColumn, Column, NumericColumn
 from streamsvc.definitions.plan import BatchView, Plan, Service, View
 from streamsvc.errors import ConfigurationError

@@ -14,7 +14,8 @@ from pathlib import Path
 import structlog
 
 from streamsvc.agents.scoring_targets import ScoringTarget, routed_services, scoring_target
-from streamsvc.agents.topology import RunningView, standing_views
+from streamsvc.agents.survey import standing_views
+from streamsvc.agents.topology import RunningView
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import ConfigurationError, StreamsvcError, UnavailableError
 from streamsvc.models.artifact import served_versions

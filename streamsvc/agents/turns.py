@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from streamsvc.agents.flusher import IDLE_MARKER_MS, Flush, Flusher, wall_ms
+from streamsvc.agents.flusher import IDLE_MARKER_MS, Flush, Flusher
 from streamsvc.agents.inbox import Inbox
 from streamsvc.agents.intake import Intake
+from streamsvc.agents.promising import wall_ms
 from streamsvc.agents.shuffle_sender import Cycle, ShuffleSender
 from streamsvc.agents.topology import RunningView
 from streamsvc.state.partition import ViewPartition

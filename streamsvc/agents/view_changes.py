@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from streamsvc.agents.claims import read_claims, retired
-from streamsvc.agents.topology import identities
+from streamsvc.agents.identities import identities
 from streamsvc.definitions.plan import Plan
 from streamsvc.settings import Settings
 from streamsvc.state.incarnations import Claim, Identity, newest_claim

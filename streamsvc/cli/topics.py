@@ -173,7 +173,7 @@ class _Surveyed:
 def _survey(context: CliContext) -> list[_Surveyed]:
     import asyncio
 
-    from streamsvc.agents.topology import survey_topics
+    from streamsvc.agents.survey import survey_topics
     from streamsvc.definitions.registry import load_plan
     from streamsvc.transport.admin import Admin
 

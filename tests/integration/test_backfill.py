@@ -30,7 +30,7 @@ from streamsvc.agents.archive_targets import archive_targets
 from streamsvc.agents.backfill.cluster import Pool, open_pool
 from streamsvc.agents.backfill.run import backfill
 from streamsvc.agents.features import FeatureWorker
-from streamsvc.agents.topology import prepare_topology
+from streamsvc.agents.preparing import prepare_topology
 from streamsvc.archive.names import chain, logs_of
 from streamsvc.archive.storage import ArchiveStorage
 from streamsvc.columns import numeric, strings

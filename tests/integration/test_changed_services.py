@@ -14,10 +14,10 @@ import pytest
 from support.scoring import plan, request
 from support.scoring_world import PARTITIONS, World, now_ms, remove, some, where
 
+from streamsvc.agents.preparing import prepare_topology
 from streamsvc.agents.scoring import ScoringWorker, run_services
 from streamsvc.agents.scoring_fleet import ScoringFleet
 from streamsvc.agents.scoring_targets import scoring_targets
-from streamsvc.agents.topology import prepare_topology
 from streamsvc.errors import UnavailableError
 from streamsvc.monitor.metrics import ScoringMetrics
 from streamsvc.store.markers import Marker, write_marker

@@ -22,7 +22,7 @@ from streamsvc.agents import catch_up
 from streamsvc.agents.backfill.logs import complete_partitions
 from streamsvc.agents.claims import begin_anew
 from streamsvc.agents.features import FeatureWorker
-from streamsvc.agents.topology import prepare_topology
+from streamsvc.agents.preparing import prepare_topology
 from streamsvc.columns import numeric, strings
 from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, JoinKey, Plan, View
 from streamsvc.entity_keys import encode_entity_keys
@@ -110,7 +110,7 @@ class World:
         worker = FeatureWorker(self.settings, topology, FeatureMetrics())
         stop = asyncio.Event()
         await worker.start()
-        tidy = asyncio.create_task(worker._tidy())
+        tidy = asyncio.create_task(worker._tidying.run())
         serving = asyncio.create_task(serve(worker.app, stop))
         try:
             yield worker

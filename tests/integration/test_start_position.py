@@ -19,7 +19,7 @@ from support.scoring import PAYMENTS
 
 from streamsvc.agents.claims import begin_anew
 from streamsvc.agents.features import FeatureWorker
-from streamsvc.agents.topology import prepare_topology
+from streamsvc.agents.preparing import prepare_topology
 from streamsvc.columns import numeric, strings
 from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, JoinKey, Plan, View
 from streamsvc.entity_keys import encode_entity_keys

@@ -18,8 +18,9 @@ from streamsvc.agents.backfill.extent import archive_files, handover_of, units_o
 from streamsvc.agents.backfill.logs import complete_partitions, write_progress
 from streamsvc.agents.backfill.tiles import Piece, Task
 from streamsvc.agents.claims import confirm, read_claims, reserve
+from streamsvc.agents.preparing import PreparedView, prepare_view
 from streamsvc.agents.start_position import start_text
-from streamsvc.agents.topology import PreparedView, RunningView, prepare_view
+from streamsvc.agents.topology import RunningView
 from streamsvc.definitions.plan import Plan, View
 from streamsvc.errors import CheckFailedError, IntegrityError
 from streamsvc.settings import Settings

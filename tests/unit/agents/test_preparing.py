@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamsvc.agents.topology import prepare_topology
+from streamsvc.agents.preparing import prepare_topology
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import ConfigurationError
 from streamsvc.settings import Settings
