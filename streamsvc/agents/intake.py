@@ -7,13 +7,14 @@ void: after a rebalance each partition is read again from where its state ends.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.agents.holdings import Holdings
 from streamsvc.agents.lanes import Lane
-from streamsvc.agents.shuffle_sender import Offer
+from streamsvc.agents.shuffle_sender import Echo, Offer
 from streamsvc.agents.topology import RunningView, ViewKey
 from streamsvc.errors import IntegrityError
 from streamsvc.state.blocks import unpack_block
@@ -23,10 +24,20 @@ from streamsvc.state.shuffle import Section, Span, decode_shuffle
 from streamsvc.state.source import Events, rows_together
 from streamsvc.transport.chunk import Chunk
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "Taken"]
 
 SMALL_ROWS = 1_024
 """Chunks of one topic that have no more records than this between them are taken together."""
+
+
+class Taken(Enum):
+    """What a chunk was to us."""
+
+    VOID = 0
+    """Of another assignment, or known already: it does not count."""
+    KNOWN = 1
+    """It counts, and brought nothing that we had not applied before."""
+    NEW = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +64,31 @@ class Intake:
         self._dead = dead
         self._offers: defaultdict[str, list[Offer]] = defaultdict(list)
 
-    def take(self, chunks: Sequence[Chunk], now_ms: int) -> list[bool]:
-        """Chunks of any topics that the worker reads, in log order within each partition.
-
-        Says of each whether it counted: it does not if it was void or known already.
-        """
-        counted = []
+    def take(self, chunks: Sequence[Chunk], now_ms: int) -> list[Taken]:
+        """Chunks of any topics that the worker reads, in log order within each partition."""
+        taken = []
         read: list[_Read] = []
         for chunk in chunks:
             if chunk.topic in self._holdings.topology.sources:
                 found = self._read(chunk)
                 read += found or ()
-                counted.append(found is not None)
+                taken.append(Taken.VOID if found is None else Taken.NEW)
             else:
-                counted.append(self._shuffled(chunk, now_ms))
+                taken.append(self._shuffled(chunk, now_ms))
         self._apply(read, now_ms)
-        return counted
+        return taken
+
+    def hear(self, echoes: Iterable[Echo], now_ms: int) -> bool:
+        """Apply records of our own that a state would read next, without the fetch that brings
+        them; whether there were any. Where others have written in between, the fetch is awaited.
+        """
+        heard = False
+        for echo in echoes:
+            states = self._holdings.readers(echo.topic, echo.group)
+            if next_ := [state for state in states if state.applied == echo.offset]:
+                _apply_records([(echo.offset, echo.value)], next_, echo.offset + 1, now_ms)
+                heard = True
+        return heard
 
     def catch_up(self, chunks: Sequence[Chunk], now_ms: int) -> None:
         """As `take`, of chunks that were read beside the consumer, for whatever is behind it."""
@@ -173,21 +193,21 @@ class Intake:
             section = Section(*running.key, (span,), rows)
             self._offers[topic].append(Offer([section], {key: _progress(events)}))
 
-    def _shuffled(self, chunk: Chunk, now_ms: int) -> bool:
+    def _shuffled(self, chunk: Chunk, now_ms: int) -> Taken:
         """A chunk of a shuffle topic."""
         at = chunk.topic, chunk.partition
         if at not in self._holdings.read or chunk.generation != self.generation:
-            return False
+            return Taken.VOID
         self._holdings.read[at] = max(self._holdings.read[at], chunk.next_offset)
-        _apply_shuffled(chunk, self._holdings.readers(*at), now_ms)
-        return True
+        new = _apply_shuffled(chunk, self._holdings.readers(*at), now_ms)
+        return Taken.NEW if new else Taken.KNOWN
 
 
-def _apply_shuffled(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) -> None:
-    """Apply what each of these states has not seen of a chunk of their key group."""
+def _apply_shuffled(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) -> bool:
+    """Apply what each of these states has not seen of a chunk of their key group, if anything."""
     behind = [state for state in states if state.applied < chunk.next_offset]
     if not behind:
-        return
+        return False
     least = min(state.applied for state in behind)
     if least < chunk.first_offset:
         raise IntegrityError(
@@ -195,12 +215,24 @@ def _apply_shuffled(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) 
             f"has applied it up to {least} only. Start the worker again: it reads the rest."
         )
     unread = chunk.since(least)
-    records: list[tuple[int, list[Section]]] = []
-    for i, offset in enumerate(unread.offsets.tolist()):
-        value = unread.value(i)
-        if value is not None:
-            records.append((offset, decode_shuffle(unpack_block(value))))
-    for state in behind:
+    values = [(offset, unread.value(i)) for i, offset in enumerate(unread.offsets.tolist())]
+    _apply_records(values, behind, chunk.next_offset, now_ms)
+    return True
+
+
+def _apply_records(
+    values: Iterable[tuple[int, bytes | None]],
+    states: Sequence[ViewPartition],
+    end: int,
+    now_ms: int,
+) -> None:
+    """Apply what each of these states has not seen of records of their key group up to `end`."""
+    records = [
+        (offset, decode_shuffle(unpack_block(value)))
+        for offset, value in values
+        if value is not None
+    ]
+    for state in states:
         sections = [
             section
             for offset, found in records
@@ -208,7 +240,7 @@ def _apply_shuffled(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) 
             for section in found
             if (section.view, section.incarnation) == (state.view.name, state.incarnation)
         ]
-        state.apply_shuffled(sections, chunk.next_offset, now_ms)
+        state.apply_shuffled(sections, end, now_ms)
 
 
 def _together(parts: list[_Read]) -> Iterator[list[_Read]]:

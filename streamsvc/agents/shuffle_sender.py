@@ -20,7 +20,7 @@ from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.shuffle import Section, Span, encode_shuffle
 from streamsvc.transport.producer import BatchProducer
 
-__all__ = ["Cycle", "Offer", "ShuffleSender"]
+__all__ = ["Cycle", "Echo", "Offer", "ShuffleSender"]
 
 CYCLES_IN_FLIGHT = 3
 
@@ -40,6 +40,16 @@ class Cycle:
     topic: str
     values: list[bytes]
     progress: dict[ProgressKey, Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A record of ours that Kafka holds: what a fetch is going to bring."""
+
+    topic: str
+    group: int
+    offset: int
+    value: bytes
 
 
 class ShuffleSender:
@@ -77,11 +87,11 @@ class ShuffleSender:
         joined = [_joined(parts, self._types[view]) for view, parts in by_view.items()]
         return Cycle(self._topic, encode_shuffle(joined, self._groups), progress)
 
-    async def send(self, cycle: Cycle) -> Awaitable[None]:
+    async def send(self, cycle: Cycle) -> Awaitable[list[Echo]]:
         """Send a cycle; cycles go out in the order of the calls.
 
-        Returns what to await until it is acknowledged, which raises what the producer raises: a
-        failed delivery is fatal.
+        Returns what to await until it is acknowledged: its records, with their offsets. That raises
+        what the producer raises: a failed delivery is fatal.
         """
         self._under_way += 1
         acks = [
@@ -90,10 +100,15 @@ class ShuffleSender:
         ]
         return self._acknowledged(cycle, acks)
 
-    async def _acknowledged(self, cycle: Cycle, acks: list[Awaitable[int | None]]) -> None:
-        await asyncio.gather(*acks)
+    async def _acknowledged(self, cycle: Cycle, acks: list[Awaitable[int | None]]) -> list[Echo]:
+        offsets = await asyncio.gather(*acks)
         self.sent.update(cycle.progress)
         self._under_way -= 1
+        return [
+            Echo(cycle.topic, group, offset, value)
+            for group, (value, offset) in enumerate(zip(cycle.values, offsets, strict=True))
+            if offset is not None
+        ]
 
 
 def _joined(parts: list[Section], types: Mapping[str, str]) -> Section:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from streamsvc.agents.flusher import IDLE_MARKER_MS, Flush, Flusher
 from streamsvc.agents.inbox import Inbox
-from streamsvc.agents.intake import Intake
+from streamsvc.agents.intake import Intake, Taken
 from streamsvc.agents.promising import wall_ms
-from streamsvc.agents.shuffle_sender import Cycle, ShuffleSender
+from streamsvc.agents.shuffle_sender import Cycle, Echo, ShuffleSender
 from streamsvc.agents.topology import RunningView
 from streamsvc.state.partition import ViewPartition
 from streamsvc.transport.chunks import Delivery, all_arrived
@@ -61,6 +61,7 @@ class Turns:
         self._applied = applied
         self._before_commit = before_commit
         self._committed = committed
+        self._echoes: list[Echo] = []
         self._wake = asyncio.Event()
         self._ending = False
         self._untold = False
@@ -78,16 +79,17 @@ class Turns:
         async with asyncio.TaskGroup() as tasks:
             while not self._ending:
                 # When it is quiet, rows still age, and markers confirm that nothing is unread.
-                if not (inbox.holds(self._open) or late.holds(self._open)):
+                if not (self._echoes or inbox.holds(self._open) or late.holds(self._open)):
                     await self._woken(IDLE_MARKER_MS / 1_000)
                 await all_arrived(lambda: inbox.received)
                 self._wake.clear()
-                turn = await self._on_engine(inbox.take(self._open), late.take(self._open))
+                echoes, self._echoes = self._echoes, []
+                turn = await self._on_engine(echoes, inbox.take(self._open), late.take(self._open))
                 for delivery in turn.applied:
                     self._applied(delivery)
                 for sender, cycle in turn.cycles:
                     acknowledged = await sender.send(cycle)
-                    tasks.create_task(self._after(sender, acknowledged))
+                    tasks.create_task(self._after(acknowledged))
                 if turn.flush is not None and not turn.flush.over:
                     tasks.create_task(self._finish(turn.flush))
 
@@ -114,21 +116,24 @@ class Turns:
         await self._wake.wait()
         handle.cancel()
 
-    def _on_engine(self, deliveries: list[Delivery], late: list[Delivery]) -> asyncio.Future[_Turn]:
+    def _on_engine(
+        self, echoes: list[Echo], deliveries: list[Delivery], late: list[Delivery]
+    ) -> asyncio.Future[_Turn]:
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._engine, self._turn, deliveries, late)
+        return loop.run_in_executor(self._engine, self._turn, echoes, deliveries, late)
 
-    def _turn(self, deliveries: list[Delivery], late: list[Delivery]) -> _Turn:
+    def _turn(self, echoes: list[Echo], deliveries: list[Delivery], late: list[Delivery]) -> _Turn:
         now_ms = wall_ms()
-        counted = self._intake.take([d.chunk for d in deliveries], now_ms)
+        heard = self._intake.hear(echoes, now_ms)
+        taken = self._intake.take([d.chunk for d in deliveries], now_ms)
         self._intake.catch_up([d.chunk for d in late], now_ms)
         self._caught_up()
-        applied = [d for d, counts in zip(deliveries, counted, strict=True) if counts]
+        applied = [d for d, t in zip(deliveries, taken, strict=True) if t is not Taken.VOID]
         offered = self._intake.offered()
         senders = [(self._senders[topic], offers) for topic, offers in offered.items()]
         cycles = [(sender, sender.encode(offers)) for sender, offers in senders]
-        topics = {d.chunk.topic for d in applied}
-        self._untold = self._untold or not all(map(self._comes_back, topics))
+        new = {d.chunk.topic for d, t in zip(deliveries, taken, strict=True) if t is Taken.NEW}
+        self._untold = self._untold or heard or not all(map(self._comes_back, new))
         flush = self._flusher.begin(
             self._partitions(), now_ms, taken=self._untold, idle=not deliveries
         )
@@ -136,11 +141,9 @@ class Turns:
             self._untold = False
         return _Turn(applied, cycles, flush)
 
-    async def _after(self, sender: ShuffleSender, acknowledged: Awaitable[None]) -> None:
-        held_up = not sender.has_room
-        await acknowledged
-        if held_up:
-            self.wake()
+    async def _after(self, acknowledged: Awaitable[list[Echo]]) -> None:
+        self._echoes += await acknowledged
+        self.wake()
 
     async def _finish(self, flush: Flush) -> None:
         await asyncio.wrap_future(flush.written)

@@ -51,12 +51,13 @@ def to_frame(
     found: dict[str, Any] = {}
     for name in columns if names is None else names:
         if name in shown:
-            stamps = pd.Series(shown[name].astype("datetime64[ms]"))
-            found[name] = stamps.dt.tz_localize("UTC")
+            stamps = shown[name].astype("datetime64[ms]")
+            found[name] = pd.array(stamps, dtype=pd.DatetimeTZDtype("ms", "UTC"))
         else:
             found[name] = _series(columns[name], name in required)
     n = len(next(iter(columns.values()))) if columns else 0
-    return pd.DataFrame(found, index=pd.RangeIndex(n))
+    # Nothing in `found` is anybody else's; gathering it into blocks would take three times as long.
+    return pd.DataFrame(found, index=pd.RangeIndex(n), copy=False)
 
 
 def kept_rows(frame: pd.DataFrame, n: int) -> I64:
@@ -89,7 +90,7 @@ def from_frame(frame: pd.DataFrame, types: Mapping[str, FieldType]) -> dict[str,
             has = ", ".join(map(str, frame.columns)) or "none"
             raise ValueError(f"the udf's result has no column {name!r}; it has {has}")
         series = frame[name]
-        valid = series.notna().to_numpy(np.bool_)
+        valid = ~np.asarray(series.array.isna())  # Series.notna takes fifteen times as long
         found[name] = _texts(series, valid) if kind == "string" else _numbers(series, valid, kind)
     return found
 
@@ -139,6 +140,8 @@ def _plain_numbers(series: pd.Series[Any]) -> Any:
     """The numbers of a series as int64 or float64; anything where they are null."""
     from pandas.api import types
 
+    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "bif":
+        return series.to_numpy(np.float64 if series.dtype.kind == "f" else np.int64)
     if types.is_datetime64_any_dtype(series.dtype):
         zoneless = series.dt.tz_convert(None) if series.dt.tz is not None else series
         return zoneless.to_numpy().astype("datetime64[ms]").astype(np.int64)

@@ -4,55 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.shuffled import SPEC, VIEW, rows, section, span
 
-from streamsvc.columns import numeric, strings
-from streamsvc.definitions.plan import Aggregate, EventSchema, JoinKey, Source, View
-from streamsvc.entity_keys import encode_entity_keys, murmur2
-from streamsvc.features.rows import EntityRows, column_types
-from streamsvc.features.spec import WindowSpec
+from streamsvc.entity_keys import murmur2
 from streamsvc.state.blocks import unpack_block
 from streamsvc.state.partition import ViewPartition
-from streamsvc.state.shuffle import Section, Span, decode_shuffle, encode_shuffle
+from streamsvc.state.shuffle import Section, decode_shuffle, encode_shuffle
 
 GROUPS = 3
-SOURCE = Source("s", "t", EventSchema((), "at"), 0, 0, None, None)
-VIEW = View(
-    "v",
-    SOURCE,
-    (JoinKey("k", "string"),),
-    (Aggregate("n", "x", "count", 60_000, 1_000), Aggregate("s", "x", "sum", 60_000, 1_000)),
-    {"n": "Int64", "s": "Float64"},
-    None,
-    None,
-    "h",
-)
-SPEC = WindowSpec.of(VIEW.aggregates, column_types(VIEW))
-
-
-def rows(partition: int, low: int, high: int) -> EntityRows:
-    """Rows of source offsets low … high - 1; the key and the value follow from the offset."""
-    offsets = np.arange(low, high)
-    keys = [f"k{(7 * o + partition) % 5}" for o in offsets]
-    values = numeric([float(1 + o + 100 * partition) for o in offsets] or [0.0])
-    return EntityRows(
-        encode_entity_keys([strings(keys)]),
-        1_000 + offsets,
-        np.full(len(offsets), partition),
-        offsets,
-        {"x": values.take(np.arange(len(offsets)))},
-    )
-
-
-def section(partition: int, low: int, high: int) -> Section:
-    spans = (span(partition, low, high),)
-    return Section(VIEW.name, 1, spans, rows(partition, low, high))
-
-
-def span(partition: int, low: int, high: int) -> Span:
-    return Span(partition, low, high, 1_000 + high, True, 1)
 
 
 @dataclass
