@@ -14,13 +14,11 @@ from enum import Enum
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.agents.holdings import Holdings
 from streamsvc.agents.lanes import Lane
+from streamsvc.agents.shuffle_reader import apply_chunk, apply_echo
 from streamsvc.agents.shuffle_sender import Echo, Offer
 from streamsvc.agents.topology import RunningView, ViewKey
-from streamsvc.errors import IntegrityError
-from streamsvc.state.blocks import unpack_block
-from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.shuffle import Section, Span, decode_shuffle
+from streamsvc.state.shuffle import Section, Span
 from streamsvc.state.source import Events, rows_together
 from streamsvc.transport.chunk import Chunk
 
@@ -85,9 +83,7 @@ class Intake:
         heard = False
         for echo in echoes:
             states = self._holdings.readers(echo.topic, echo.group)
-            if next_ := [state for state in states if state.applied == echo.offset]:
-                _apply_records([(echo.offset, echo.value)], next_, echo.offset + 1, now_ms)
-                heard = True
+            heard |= apply_echo(echo, states, now_ms)
         return heard
 
     def catch_up(self, chunks: Sequence[Chunk], now_ms: int) -> None:
@@ -101,7 +97,7 @@ class Intake:
                     read += self._judged(chunk, lane)
             for state in self._holdings.late_readers(*at):
                 if chunk.first_offset <= state.applied < chunk.next_offset:
-                    _apply_shuffled(chunk, [state], now_ms)
+                    apply_chunk(chunk, [state], now_ms)
         self._apply(read, now_ms)
 
     def _apply(self, read: Sequence[_Read], now_ms: int) -> None:
@@ -199,48 +195,8 @@ class Intake:
         if at not in self._holdings.read or chunk.generation != self.generation:
             return Taken.VOID
         self._holdings.read[at] = max(self._holdings.read[at], chunk.next_offset)
-        new = _apply_shuffled(chunk, self._holdings.readers(*at), now_ms)
+        new = apply_chunk(chunk, self._holdings.readers(*at), now_ms)
         return Taken.NEW if new else Taken.KNOWN
-
-
-def _apply_shuffled(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) -> bool:
-    """Apply what each of these states has not seen of a chunk of their key group, if anything."""
-    behind = [state for state in states if state.applied < chunk.next_offset]
-    if not behind:
-        return False
-    least = min(state.applied for state in behind)
-    if least < chunk.first_offset:
-        raise IntegrityError(
-            f"{chunk.topic}/{chunk.partition} goes on at offset {chunk.first_offset}, but a view "
-            f"has applied it up to {least} only. Start the worker again: it reads the rest."
-        )
-    unread = chunk.since(least)
-    values = [(offset, unread.value(i)) for i, offset in enumerate(unread.offsets.tolist())]
-    _apply_records(values, behind, chunk.next_offset, now_ms)
-    return True
-
-
-def _apply_records(
-    values: Iterable[tuple[int, bytes | None]],
-    states: Sequence[ViewPartition],
-    end: int,
-    now_ms: int,
-) -> None:
-    """Apply what each of these states has not seen of records of their key group up to `end`."""
-    records = [
-        (offset, decode_shuffle(unpack_block(value)))
-        for offset, value in values
-        if value is not None
-    ]
-    for state in states:
-        sections = [
-            section
-            for offset, found in records
-            if offset >= state.applied
-            for section in found
-            if (section.view, section.incarnation) == (state.view.name, state.incarnation)
-        ]
-        state.apply_shuffled(sections, end, now_ms)
 
 
 def _together(parts: list[_Read]) -> Iterator[list[_Read]]:
