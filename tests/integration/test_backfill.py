@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,13 +24,12 @@ import pytest
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Producer
 from distributed import Client
+from support.one_value import feature_worker
 
 from streamsvc.agents.archive import ArchiveWorker
 from streamsvc.agents.archive_targets import archive_targets
 from streamsvc.agents.backfill.cluster import Pool, open_pool
 from streamsvc.agents.backfill.run import backfill
-from streamsvc.agents.features import FeatureWorker
-from streamsvc.agents.preparing import prepare_topology
 from streamsvc.archive.names import chain, logs_of
 from streamsvc.archive.storage import ArchiveStorage
 from streamsvc.columns import numeric, strings
@@ -51,7 +50,7 @@ from streamsvc.errors import (
     IntegrityError,
     UnavailableError,
 )
-from streamsvc.monitor.metrics import ArchiveMetrics, FeatureMetrics
+from streamsvc.monitor.metrics import ArchiveMetrics
 from streamsvc.store.client import connect
 from streamsvc.store.keys import row_pattern
 from streamsvc.store.markers import read_markers
@@ -192,16 +191,18 @@ class World:
             return {log.partition: chain(f)[-1].next for log, f in logs.items()} == ends
 
         worker = ArchiveWorker(settings, self.plan.project, targets, ArchiveMetrics())
-        async with running(worker):
+        stop = asyncio.Event()
+        await worker.start()
+        serving = asyncio.create_task(serve(worker.app, stop))
+        try:
             await until(archived)
+        finally:
+            stop.set()
+            await serving
         return ends
 
-    @asynccontextmanager
-    async def features(self):
-        topology = await prepare_topology(self.settings, self.plan)
-        worker = FeatureWorker(self.settings, topology, FeatureMetrics())
-        async with running(worker):
-            yield worker
+    def features(self):
+        return feature_worker(self.settings, self.plan)
 
     async def applied(self) -> None:
         """Until the rows of all views contain what the topic holds."""
@@ -232,18 +233,6 @@ async def until(holds) -> None:
     while not await asyncio.to_thread(holds):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def running(worker):
-    stop = asyncio.Event()
-    await worker.start()
-    task = asyncio.create_task(serve(worker.app, stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
 
 
 class Noted:

@@ -16,54 +16,23 @@ import numpy as np
 import orjson
 import pytest
 from confluent_kafka import Producer
+from support.one_value import CARDS, SHOPS, cards, feature_worker, rows_of, shops, values_of
 from support.scoring import PAYMENTS
 
 from streamsvc.agents import catch_up
 from streamsvc.agents.backfill.logs import complete_partitions
 from streamsvc.agents.claims import begin_anew
-from streamsvc.agents.features import FeatureWorker
-from streamsvc.agents.preparing import prepare_topology
-from streamsvc.columns import numeric, strings
-from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, JoinKey, Plan, View
-from streamsvc.entity_keys import encode_entity_keys
-from streamsvc.monitor.metrics import FeatureMetrics
+from streamsvc.definitions.plan import Plan
 from streamsvc.state.restore import restore_progress
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
-from streamsvc.store.reader import RowReader
-from streamsvc.store.row import RowLayout
 from streamsvc.transport.admin import Admin, TopicSpec
-from streamsvc.transport.app import serve
 from streamsvc.transport.reader import follow
 
 PATIENCE_S = 60
 PARTITIONS = 3
 GROUPS = 2
-CARDS = [f"c{i}" for i in range(12)]
-SHOPS = list(range(7))
 START_MS = 1_700_000_000_000
-
-
-def view(name, key, kind, function, source=PAYMENTS):
-    return View(
-        name=name,
-        source=source,
-        join_keys=(JoinKey(key, kind),),
-        aggregates=(Aggregate("value", "amount", function, LIFETIME_MS, LIFETIME_MS),),
-        feature_types={"value": "Float64"},
-        udf=None,
-        ttl_ms=None,
-        definition_hash=f"{name} {function} {source.schema}",
-        column_types={"amount": "float64"},
-    )
-
-
-def cards(function="sum", name="cards", source=PAYMENTS):
-    return view(name, "card", "string", function, source)
-
-
-def shops(function="sum", name="shops", source=PAYMENTS):
-    return view(name, "shop_id", "int64", function, source)
 
 
 class World:
@@ -104,23 +73,8 @@ class World:
             self.producer.produce(self.topics[topic], orjson.dumps(event), event["card"])
         assert self.producer.flush(30) == 0
 
-    @contextlib.asynccontextmanager
-    async def worker(self, plan, *, crashes=False):
-        topology = await prepare_topology(self.settings, plan)
-        worker = FeatureWorker(self.settings, topology, FeatureMetrics())
-        stop = asyncio.Event()
-        await worker.start()
-        tidy = asyncio.create_task(worker._tidying.run())
-        serving = asyncio.create_task(serve(worker.app, stop))
-        try:
-            yield worker
-            assert not serving.done(), serving.exception()
-            if crashes:
-                await worker.app.crash(RuntimeError("killed by the test"))
-        finally:
-            tidy.cancel()
-            stop.set()
-            await asyncio.wait([serving])
+    def worker(self, plan, *, crashes=False):
+        return feature_worker(self.settings, plan, crashes=crashes)
 
     @contextlib.contextmanager
     def watching(self):
@@ -134,15 +88,7 @@ class World:
         )
 
     def read(self, name, entities):
-        column = strings(entities) if isinstance(entities[0], str) else numeric(entities)
-        return RowReader(self.client, self.project).read(
-            name, RowLayout({"value": "Float64"}), encode_entity_keys([column])
-        )
-
-    def values(self, name, entities):
-        return dict(
-            zip(entities, self.read(name, entities).values["value"].to_pylist(), strict=True)
-        )
+        return rows_of(self.client, self.project, name, entities)
 
     def truth(self, by, fold, topic="payments"):
         groups = defaultdict(list)
@@ -157,7 +103,10 @@ class World:
 
     async def until_equal(self, name, entities, by, fold, topic="payments"):
         def equal():
-            self.seen = self.values(name, entities), self.truth(by, fold, topic)
+            self.seen = (
+                values_of(self.client, self.project, name, entities),
+                self.truth(by, fold, topic),
+            )
             return self.seen[0] == self.seen[1]
 
         try:

@@ -7,7 +7,6 @@ committed, for a changed definition, and for a view that is begun anew.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -15,25 +14,18 @@ from dataclasses import replace
 import orjson
 import pytest
 from confluent_kafka import Producer
+from support.one_value import CARDS, SHOPS, cards, feature_worker, shops, values_of
 from support.scoring import PAYMENTS
 
 from streamsvc.agents.claims import begin_anew
-from streamsvc.agents.features import FeatureWorker
 from streamsvc.agents.preparing import prepare_topology
-from streamsvc.columns import numeric, strings
-from streamsvc.definitions.plan import LIFETIME_MS, Aggregate, JoinKey, Plan, View
-from streamsvc.entity_keys import encode_entity_keys
+from streamsvc.definitions.plan import Plan
 from streamsvc.errors import ConfigurationError
-from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.store.client import connect
-from streamsvc.store.reader import RowReader
-from streamsvc.store.row import RowLayout
 from streamsvc.transport.admin import Admin, TopicSpec
-from streamsvc.transport.app import serve
 
 PATIENCE_S = 60
 PARTITIONS, GROUPS = 3, 2
-CARDS, SHOPS = [f"c{i}" for i in range(12)], list(range(7))
 START_MS = 1_700_000_000_000
 NEVER_MS = 3_600_000
 
@@ -53,20 +45,7 @@ class World:
 
     def plan(self, start, function="sum"):
         source = replace(PAYMENTS, topic=self.topic, start=start)
-        views = tuple(
-            View(
-                name=name,
-                source=source,
-                join_keys=(JoinKey(key, kind),),
-                aggregates=(Aggregate("value", "amount", function, LIFETIME_MS, LIFETIME_MS),),
-                feature_types={"value": "Float64"},
-                udf=None,
-                ttl_ms=None,
-                definition_hash=f"{name} {function} {start}",
-                column_types={"amount": "float64"},
-            )
-            for name, key, kind in (("cards", "card", "string"), ("shops", "shop_id", "int64"))
-        )
+        views = (cards(function, source=source), shops(function, source=source))
         return Plan(self.project, (source,), views, (), (), ())
 
     def produce(self, n, kafka_ms=0):
@@ -87,21 +66,9 @@ class World:
             producer.produce(self.topic, orjson.dumps(event), event["card"], timestamp=kafka_ms)
         assert producer.flush(30) == 0
 
-    @contextlib.asynccontextmanager
-    async def worker(self, plan, *, crashes=False, **settings):
+    def worker(self, plan, *, crashes=False, **settings):
         chosen = self.settings.model_copy(update=settings)
-        worker = FeatureWorker(chosen, await prepare_topology(chosen, plan), FeatureMetrics())
-        stop = asyncio.Event()
-        await worker.start()
-        serving = asyncio.create_task(serve(worker.app, stop))
-        try:
-            yield worker
-            assert not serving.done(), serving.exception()
-            if crashes:
-                await worker.app.crash(RuntimeError("killed by the test"))
-        finally:
-            stop.set()
-            await asyncio.wait([serving])
+        return feature_worker(chosen, plan, crashes=crashes)
 
     async def until_right(self, fold, since):
         """Both views hold exactly the events from the one with this number on."""
@@ -119,16 +86,11 @@ class World:
     def compared(self, fold, since):
         found = []
         for view, key, entities in (("cards", "card", CARDS), ("shops", "shop_id", SHOPS)):
-            column = strings(entities) if key == "card" else numeric(entities)
-            rows = RowReader(self.client, self.project).read(
-                view, RowLayout({"value": "Float64"}), encode_entity_keys([column])
-            )
             groups = defaultdict(list)
             for event in self.events[since:]:
                 groups[event[key]].append(event["amount"])
-            got = zip(entities, rows.values["value"].to_pylist(), strict=True)
             want = {entity: fold(groups[entity]) if groups[entity] else None for entity in entities}
-            found.append((dict(got), want))
+            found.append((values_of(self.client, self.project, view, entities), want))
         return found
 
 
