@@ -22,17 +22,10 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from spend import assert_right, spend
 
 from streamsvc.columns import strings
-from streamsvc.definitions.plan import (
-    Aggregate,
-    EventField,
-    EventSchema,
-    JoinKey,
-    Plan,
-    Source,
-    View,
-)
+from streamsvc.definitions.plan import EventField, EventSchema, Plan, Source
 from streamsvc.entity_keys import encode_entity_keys, murmur2
 from streamsvc.settings import Settings, load_settings
 from streamsvc.store.client import connect
@@ -44,8 +37,6 @@ from streamsvc.transport.producer import BatchProducer
 
 PARTITIONS = 4
 START_MS = 1_700_000_000_000
-WINDOWS = ((600_000, 60_000), (3_600_000, 300_000), (86_400_000, 3_600_000))
-FUNCTIONS = ("count", "sum", "mean", "min", "max")
 
 
 def plan(topic: str, project: str, declared: bool) -> Plan:
@@ -55,20 +46,7 @@ def plan(topic: str, project: str, declared: bool) -> Plan:
     )
     schema = EventSchema(fields, "ts", "ms")
     source = Source("events", topic, schema, 60_000, 10**15, "user" if declared else None, None)
-    aggregates = tuple(
-        sorted(
-            (
-                Aggregate(f"{f}_{w // 1000}s", "amount", f, w, h)
-                for w, h in WINDOWS
-                for f in FUNCTIONS
-            ),
-            key=lambda a: a.feature,
-        )
-    )
-    types = {a.feature: "Int64" if a.function == "count" else "Float64" for a in aggregates}
-    view = View(
-        "spend", source, (JoinKey("user", "string"),), aggregates, types, None, None, "bench"
-    )
+    view = spend(source, "user")
     return Plan(project, (source,), (view,), (), (), ())
 
 
@@ -111,25 +89,14 @@ def verify(settings: Settings, running: Plan, n: int, keys: int, clock: int) -> 
     layout = RowLayout(dict(view.feature_types))
     column = encode_entity_keys([strings([f"u{k}" for k in sample])])
     rows = RowReader(connect(settings), running.project).read(view.name, layout, column)
+    served = {name: column.to_pylist() for name, column in rows.values.items()}
     order = np.argsort(users, kind="stable")
     cuts = np.searchsorted(users[order], np.arange(keys + 1))
     for i, key in enumerate(sample):
         mine = order[cuts[key] : cuts[key + 1]]
         at = max(int(rows.as_of[i]), int(times[mine].max(initial=0)))
-        for a in view.aggregates:
-            left = (at - a.window_ms) // a.hop_ms * a.hop_ms
-            values = amounts[mine][(times[mine] >= left) & (times[mine] <= at)]
-            got = rows.values[a.feature].to_pylist()[i]
-            if a.function == "count" or not len(values):
-                assert got == (len(values) if a.function == "count" else None), (
-                    key,
-                    a.feature,
-                    got,
-                )
-                continue
-            want = getattr(np, a.function)(values)
-            assert got is not None, (key, a.feature)
-            assert np.isclose(got, want, rtol=1e-9), (key, a.feature, got, want)
+        got = {name: values[i] for name, values in served.items()}
+        assert_right(view.aggregates, got, amounts[mine], times[mine], at)
 
 
 def applied(client: object, running: Plan, settings: Settings) -> int:
