@@ -15,9 +15,8 @@ import os
 import shutil
 import signal
 import tempfile
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,30 +25,13 @@ from typing import Any, NoReturn
 import prometheus_client  # noqa: F401
 import pytest
 from support.registry import Registry
+from support.stack import Stack
 
 from streamsvc.errors import UnavailableError
 from streamsvc.features.warm import warm
 from streamsvc.local import processes
 from streamsvc.local.stack import LocalStack
-from streamsvc.settings import Settings, load_settings
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Real servers. `repo` is the directory that the local ones belong to."""
-
-    settings: Settings
-    repo: Path
-
-    def unique(self, prefix: str) -> str:
-        """A name that nobody used before, fit for a topic, a group or a namespace."""
-        return f"{prefix}-{uuid.uuid4().hex[:10]}"
-
-    @property
-    def model_repository(self) -> Path:
-        """Absolute path of the directory that Triton reads models from."""
-        return self.repo / self.settings.model_repository
-
+from streamsvc.settings import load_settings
 
 RUN = pytest.StashKey[Path]()
 """A directory of this run: the servers' repo is in it, and its name marks all its processes."""

@@ -46,6 +46,7 @@ def parity(
     from feast import FeatureStore
 
     from streamsvc.agents.parity import parity as run
+    from streamsvc.cli.instants import instant
     from streamsvc.definitions.registry import load_plan
     from streamsvc.errors import CheckFailedError, ConfigurationError
     from streamsvc.monitor.parity.report import write_metrics
@@ -57,7 +58,8 @@ def parity(
         raise ConfigurationError(str(error.args[0])) from error
     if chosen.route is None:
         raise ConfigurationError(f"FeatureService {service!r} has no scoring route, so no log")
-    span = (_instant(from_, 0), _instant(to, ALL_TIME_MS))
+    from_ms, until_ms = instant("--from", from_), instant("--to", to)
+    span = (from_ms or 0, ALL_TIME_MS if until_ms is None else until_ms)
     store = FeatureStore(repo_path=str(context.repo))
     report = run(context.settings, plan, chosen, store, *span)
     if metrics_file is not None:
@@ -73,18 +75,6 @@ def parity(
         raise CheckFailedError(
             f"{report.total('differing')} values of {service} are not what history says."
         )
-
-
-def _instant(text: str | None, otherwise: int) -> int:
-    from streamsvc.errors import ConfigurationError
-
-    if text is None:
-        return otherwise
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{text!r} is no ISO-8601 time: {error}") from error
-    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 def _print(report: ParityReport, context: CliContext) -> None:

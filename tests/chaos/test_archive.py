@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 
 import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
@@ -19,7 +18,7 @@ from support.payments import (
     generate,
     read_truth,
 )
-from support.repo import RunningRepo, environment_of
+from support.repo import archived_payments, environment_of
 
 from streamsvc.archive.names import chain, logs_of
 from streamsvc.archive.storage import ArchiveStorage
@@ -78,20 +77,6 @@ class Reader(threading.Thread):
         return self
 
 
-def archived_until(path) -> dict[int, int]:
-    logs = logs_of(ArchiveStorage(str(path)).files())
-    return {log.partition: chain(files)[-1].next for log, files in logs.items()}
-
-
-def wait_until_archived(repo, path, timeout_s: float = 300) -> None:
-    ends = {p: end for p, end in repo.admin.end_offsets(repo.topic).items() if end}
-    deadline = time.monotonic() + timeout_s
-    while archived_until(path) != ends:
-        assert time.monotonic() < deadline, (archived_until(path), ends, repo.workers)
-        repo.assert_workers_alive()
-        time.sleep(0.05)
-
-
 def committed(repo) -> dict[int, int]:
     consumer = Consumer(
         {
@@ -108,13 +93,7 @@ def committed(repo) -> dict[int, int]:
 def test_the_archive_equals_the_topic(stack, tmp_path):
     """Kills in mid-file, writers that join and leave, one that is paused for longer than its
     session, small files merged, all while it is being read."""
-    with RunningRepo(
-        stack,
-        tmp_path,
-        "payments",
-        PAYMENTS_ARCHIVE="data/archive",
-        STREAMSVC_ARCHIVE_INTERVAL_S="0.3",
-    ) as repo:
+    with archived_payments(stack, tmp_path) as repo:
         repo.create_topic(4)
         repo.apply()
         path = repo.path / "data/archive"
@@ -123,24 +102,24 @@ def test_the_archive_equals_the_topic(stack, tmp_path):
         with Reader(source):
             repo.start_worker("a", "archive")
             repo.produce(made[0].records)
-            wait_until_archived(repo, path)
+            repo.wait_until_archived()
             repo.produce(made[1].records)
             repo.stop_worker("a", signal.SIGKILL)  # with what it has gathered of these
             repo.start_worker("b", "archive")
-            wait_until_archived(repo, path)
+            repo.wait_until_archived()
             repo.start_worker("c", "archive")  # partitions move while records come
             for part in range(0, BATCH, 500):
                 repo.produce(made[2].records[part : part + 500])
             repo.workers["b"].send_signal(signal.SIGSTOP)
             repo.produce(made[3].records)
-            wait_until_archived(repo, path)
+            repo.wait_until_archived()
             repo.workers["b"].send_signal(signal.SIGCONT)
             repo.produce(made[4].records)
-            wait_until_archived(repo, path)
+            repo.wait_until_archived()
             repo.grow_topic(6)
             repo.produce(made[5].records)
             assert repo.stop_worker("c") == 0
-            wait_until_archived(repo, path)
+            repo.wait_until_archived()
 
         truth = read_truth(repo.settings.kafka_bootstrap_servers, repo.topic)
         assert rows_of(source) == rows_of_truth(truth)

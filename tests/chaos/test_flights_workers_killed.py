@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 
 from support.flights import SPAN, RunningFlights
@@ -67,14 +66,8 @@ def test_a_lockstep_replay_outlives_both_workers(triton, tmp_path):
 
 
 def wait_for_predictions(repo: RunningFlights, replay: subprocess.Popen, n: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while predictions_of(repo) < n:
+    def so_many() -> bool:
         assert replay.poll() is None, "the replay has ended; replay.err says why"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        return repo.records_of(repo.predictions) >= n
 
-
-def predictions_of(repo: RunningFlights) -> int:
-    if not repo.admin.exists(repo.predictions):
-        return 0  # the scoring worker makes the topic
-    return sum(repo.admin.end_offsets(repo.predictions).values())
+    repo.wait_until(so_many)

@@ -42,21 +42,21 @@ SPAN = Period(1, START_MS - 24 * HOUR, START_MS, START_MS + 2 * HOUR)
 class RunningFlights(RunningRepo):
     """`feature_repo` under names of its own."""
 
-    def __init__(self, stack: Any, directory: Path, **environment: str) -> None:
-        super().__init__(
-            stack,
-            directory,
-            "flights",
-            template=Path(__file__).parents[2] / "feature_repo",
-            STREAMSVC_TOPIC_PARTITIONS="2",
-            STREAMSVC_TRITON_GRPC_URL=stack.settings.triton_grpc_url,
-            STREAMSVC_MODEL_REPOSITORY=str(stack.model_repository),
+    def __init__(
+        self, stack: Any, directory: Path, span: Period = SPAN, **environment: str
+    ) -> None:
+        defaults = {
+            "STREAMSVC_TOPIC_PARTITIONS": "2",
+            "STREAMSVC_TRITON_GRPC_URL": stack.settings.triton_grpc_url,
+            "STREAMSVC_MODEL_REPOSITORY": str(stack.model_repository),
             # Nothing may be missing from a vector, or answered by a fallback, while a worker is
             # away.
-            STREAMSVC_FRESHNESS_WAIT_MS="60000",
-            STREAMSVC_DEADLINE_MS="120000",
-            **environment,
-        )
+            "STREAMSVC_FRESHNESS_WAIT_MS": "60000",
+            "STREAMSVC_DEADLINE_MS": "120000",
+        }
+        template = Path(__file__).parents[2] / "feature_repo"
+        super().__init__(stack, directory, "flights", template=template, **(defaults | environment))
+        self.span = span
         self.service = stack.unique("late").replace("-", "_")
         self._rename("feature_store.yaml", "project: flights", f"project: {self.project}")
         self._rename("services.py", 'late_arrival"', f'{self.service}"')
@@ -90,12 +90,12 @@ class RunningFlights(RunningRepo):
         self._write(all_flights())
         self.apply()
         self.start_worker("features")
-        feast_repo.materialize(self.store, START_MS)
-        warm = read_timeline(self.plan, self.path, self.topics, SPAN.before(), self.requests)
-        warm_up(self.settings, warm, START_MS)
+        feast_repo.materialize(self.store, self.span.start_ms)
+        warm = read_timeline(self.plan, self.path, self.topics, self.span.before(), self.requests)
+        warm_up(self.settings, warm, self.span.start_ms)
         route = self.plan.service(self.service).route
         assert route is not None
-        deployed = train_and_deploy(self.settings, self.path, self.service, route, SPAN)
+        deployed = train_and_deploy(self.settings, self.path, self.service, route, self.span)
         self.start_worker("scoring", "scoring")
         self.wait_until_applied()
         return deployed
@@ -110,7 +110,8 @@ class RunningFlights(RunningRepo):
             (flights.LABELS, tables.labels, "event_timestamp"),
         ):
             first, end = (
-                pd.Timestamp(t, unit="ms", tz="UTC") for t in (SPAN.warm_from_ms, SPAN.end_ms)
+                pd.Timestamp(t, unit="ms", tz="UTC")
+                for t in (self.span.warm_from_ms, self.span.end_ms)
             )
             part = table[(table[time] >= first) & (table[time] < end)]
             part.to_parquet(data / file, index=False, coerce_timestamps="ms")
@@ -119,7 +120,7 @@ class RunningFlights(RunningRepo):
     def timeline(self) -> Any:
         """What is replayed: events and requests of the span."""
         topics = (*self.topics, self.requests)
-        span = (SPAN.start_ms, SPAN.end_ms)
+        span = (self.span.start_ms, self.span.end_ms)
         return read_timeline(self.plan, self.path, topics, span, self.requests)
 
     # --- what came of it ------------------------------------------------------------------
@@ -143,7 +144,9 @@ class RunningFlights(RunningRepo):
 
     def against_history(self, deployed: Deployed) -> Comparison:
         """The served vector of every request, and what history makes of it."""
-        requests = requests_of(self.path / "data" / flights.LABELS, (SPAN.start_ms, SPAN.end_ms))
+        requests = requests_of(
+            self.path / "data" / flights.LABELS, (self.span.start_ms, self.span.end_ms)
+        )
         features = deployed.card.features
         offline = historical_vectors(self.store, self.service, requests, features)
         served = read_served_log(self.settings, served_topic(self.service))

@@ -18,6 +18,8 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from typer.testing import CliRunner
 
+from streamsvc.archive.names import chain, logs_of
+from streamsvc.archive.storage import ArchiveStorage
 from streamsvc.demo import feast_repo
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
@@ -158,6 +160,14 @@ class RunningRepo:
 
     # --- Kafka -----------------------------------------------------------------------------
 
+    def records_of(self, topic: str) -> int:
+        """How many records a topic has had; 0 if nobody has made it yet."""
+        return sum(self.admin.end_offsets(topic).values()) if self.admin.exists(topic) else 0
+
+    def wait_for_records(self, topic: str, n: int, timeout_s: float = PATIENCE_S) -> None:
+        """Until a topic has had so many."""
+        self.wait_until(lambda: self.records_of(topic) >= n, timeout_s)
+
     @cached_property
     def admin(self) -> Admin:
         return Admin(self.settings)
@@ -190,6 +200,17 @@ class RunningRepo:
                 except BufferError:
                     producer.poll(0.1)
         assert producer.flush(60) == 0
+
+    def wait_until_archived(self) -> None:
+        """Until PAYMENTS_ARCHIVE contains every record that the topic holds now."""
+        ends = {p: end for p, end in self.admin.end_offsets(self.topic).items() if end}
+        storage = ArchiveStorage(str(self.path / self.environment["PAYMENTS_ARCHIVE"]))
+
+        def archived() -> bool:
+            logs = logs_of(storage.files())
+            return {log.partition: chain(files)[-1].next for log, files in logs.items()} == ends
+
+        self.wait_until(archived)
 
     def _producer(self, partitioner: str = "consistent_random") -> Producer:
         # A new one each time, so that it knows of partitions that were added.
@@ -235,6 +256,8 @@ class RunningRepo:
                     left.discard(message.partition())
                     continue
                 headers = dict(message.headers())
+                if "streamsvc-reason" not in headers:
+                    continue  # a note that one was sent again
                 source = headers["streamsvc-source"].decode().split("/")
                 place = int(source[-2]), int(source[-1])
                 reasons[place] = headers["streamsvc-reason"].decode()
@@ -280,6 +303,12 @@ class RunningRepo:
             time.sleep(0.05)
         logs = "\n".join(self.log_of(n)[-3000:] for n in self.workers)
         raise AssertionError(f"not applied after {timeout_s} s: {lag} of {ends}\n{logs}")
+
+
+def archived_payments(stack, directory: Path, **environment: str) -> RunningRepo:
+    """The payments repo with an archive, which a worker writes as soon as there is something."""
+    archive = {"PAYMENTS_ARCHIVE": "data/archive", "STREAMSVC_ARCHIVE_INTERVAL_S": "0.3"}
+    return RunningRepo(stack, directory, "payments", **archive, **environment)
 
 
 class environment_of:  # noqa: N801 - reads as a statement

@@ -11,13 +11,14 @@ from streamsvc.archive.names import ArchiveFile, Log, chain, logs_of
 from streamsvc.archive.reading import read_batches
 from streamsvc.archive.rows import OFFSET, PARTITION, WATERMARK, archive_schema, time_column
 from streamsvc.archive.storage import ArchiveStorage
-from streamsvc.columns import I64, Bools, Column, concat
+from streamsvc.columns import I64, Bools, BytesColumn, Column, concat
 from streamsvc.definitions.plan import Source
 from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.feast.archive import event_time_column
 from streamsvc.feast.arrow_columns import column_from_arrow, epoch_ms
 from streamsvc.settings import Settings
+from streamsvc.state.shuffle import compact
 from streamsvc.state.source import Events, SourceClock, SourcePartition
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.reader import read_to_end
@@ -101,9 +102,9 @@ async def _consumed(settings: Settings, source: Source) -> EventLog:
     for partition, begin in begins.items():
         readers[partition] = SourcePartition(source, decoder, partition, len(begins))
         readers[partition].resume(begin, NO_WATERMARK, SourceClock(NO_WATERMARK, False))
-    parts: list[Events] = []
+    parts: list[EventLog] = []
     async for chunk in read_to_end(settings, source.topic, begins):
-        parts.append(readers[chunk.partition].read(chunk))
+        parts.append(_kept(readers[chunk.partition].read(chunk)))
     columns = {
         field.name: concat([part.columns[field.name] for part in parts], field.type)
         for field in source.schema.fields
@@ -113,21 +114,26 @@ async def _consumed(settings: Settings, source: Source) -> EventLog:
         np.concatenate([nothing, *(getattr(part, name) for part in parts)])
         for name in ("event_time", "partition", "offset")
     )
-    counts = np.concatenate([np.empty(0, np.bool_), *(part.accepted for part in parts)])
-    known = counts.copy()
-    low = 0
-    for part in parts:
-        known[[low + r.row for r in part.rejects if r.reason == "late"]] = True
-        low += len(part.offset)
-    rows = np.flatnonzero(known)
+    counts = np.concatenate([np.empty(0, np.bool_), *(part.counts for part in parts)])
     ends = {partition: reader.next_offset for partition, reader in readers.items()}
+    return EventLog("topic", columns, at, partition_of, offset, counts, begins, ends)
+
+
+def _kept(read: Events) -> EventLog:
+    """What is an event of a chunk, late or not, without the chunk's bytes around it."""
+    known = read.accepted.copy()
+    known[[r.row for r in read.rejects if r.reason == "late"]] = True
+    rows = np.flatnonzero(known)
     return EventLog(
         "topic",
-        {name: column.take(rows) for name, column in columns.items()},
-        at[rows],
-        partition_of[rows],
-        offset[rows],
-        counts[rows],
-        begins,
-        ends,
+        {
+            name: compact(column, rows) if isinstance(column, BytesColumn) else column.take(rows)
+            for name, column in read.columns.items()
+        },
+        read.event_time[rows],
+        read.partition[rows],
+        read.offset[rows],
+        read.accepted[rows],
+        {},
+        {},
     )
