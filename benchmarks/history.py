@@ -1,19 +1,17 @@
-"""History: time and peak memory of `get_historical_features` and `feast materialize`.
+"""History: time and peak memory of `get_historical_features`.
 
     python benchmarks/history.py flights
     python benchmarks/history.py make --directory DIR [--gigabytes 6] [--order time|card]
     python benchmarks/history.py read --directory DIR [--rows 100000] [--limit-mb 2048]
-    python benchmarks/history.py materialize --directory DIR [--limit-mb 2048]
 
 `flights` computes every windowed feature of feature_repo for all 336,776 flights, and compares each
 value with an oracle in NumPy (tests/support/flights_history.py) before it prints.
 
 `make` writes an archive of card payments, in the order of time (more or less: 5 % are up to two
-minutes late) or of cards; `read` computes features at random rows of it, `materialize` the rows
-of all cards at its end, by what the Feast plug-ins call. Both run with `--limit-mb` as a hard limit
-on the memory that the process may allocate (RLIMIT_DATA), and recompute a sample from the raw
-events before they print. Peak memory is the process's own high-water mark (VmHWM), libraries
-included.
+minutes late) or of cards; `read` computes features at random rows of it, by what the Feast plug-in
+calls, with `--limit-mb` as a hard limit on the memory that the process may allocate (RLIMIT_DATA),
+and recomputes a sample from the raw events before it prints. Peak memory is the process's own
+high-water mark (VmHWM), libraries included. `materialize.py` takes the same archive.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from machine import machine
 
-from streamsvc.columns import NumericColumn, strings
+from streamsvc.columns import strings
 from streamsvc.definitions.plan import (
     Aggregate,
     EventField,
@@ -45,7 +43,7 @@ from streamsvc.definitions.plan import (
     Source,
     View,
 )
-from streamsvc.entity_keys import decode_entity_key, encode_entity_keys
+from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -258,44 +256,15 @@ def read(directory: Path, rows: int, memory: int) -> None:
     print(f"  {took:.0f} s; peak {peak:,.0f} MB, of which {before:,.0f} MB before the call")
 
 
-def materialize(directory: Path, memory: int) -> None:
-    from streamsvc.feast.windowed_rows import rows_at
-
-    end = last_ms(directory)
-    before, began = peak_mb(), time.perf_counter()
-    count, sample = 0, []
-    for rows in rows_at(view_of(directory), START_MS, end, memory, _no_bar):
-        count += len(rows)
-        raw = rows.keys.row(0)
-        values = {
-            name: column.take(np.array([0])).to_pylist()[0]
-            for name, column in rows.values.items()
-            if isinstance(column, NumericColumn)
-        }
-        sample.append((str(decode_entity_key(raw)[0]), end, values))
-    took, peak = time.perf_counter() - began, peak_mb()
-    check(directory, sample)
-    print(f"{describe(directory)}, rows of {count:,} cards ({len(sample)} checked):")
-    print(f"  {took:.0f} s; peak {peak:,.0f} MB, of which {before:,.0f} MB before the call")
-
-
 def describe(directory: Path) -> str:
     files = sorted(directory.glob("*.parquet"))
     events = sum(pq.read_metadata(f).num_rows for f in files)
     return f"{sum(f.stat().st_size for f in files) / 1e9:.2f} GB, {events:,} events"
 
 
-def _no_bar(_: int) -> Any:
-    class Bar:
-        def update(self, steps: int) -> None:
-            print(".", end="", file=sys.stderr, flush=True)
-
-    return contextlib.nullcontext(Bar())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["flights", "make", "read", "materialize"])
+    parser.add_argument("what", choices=["flights", "make", "read"])
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--gigabytes", type=float, default=6.0)
     parser.add_argument("--order", choices=["time", "card"], default="time")
@@ -317,10 +286,7 @@ def main() -> None:
 
     limited(given.limit_mb)
     print(machine("feast", "pyarrow", "numba"))
-    if given.what == "read":
-        read(given.directory, given.rows, given.memory_mb << 20)
-    else:
-        materialize(given.directory, given.memory_mb << 20)
+    read(given.directory, given.rows, given.memory_mb << 20)
     assert peak_mb() <= given.limit_mb
     print(f"  limit {given.limit_mb:,} MB, history_memory_mb {given.memory_mb:,}")
 
