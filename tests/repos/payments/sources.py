@@ -4,7 +4,8 @@ PAYMENTS_TOPIC names the topic (default `payments`), so that tests can share a b
 PAYMENTS_FORMAT is how they are written: `json` (the default), `avro` or `protobuf`, these two with
 a Schema Registry header; `keyed`: JSON with epoch milliseconds, whose producers promise to
 partition by card, which spares card views the shuffle; or `untimed`: JSON without a time, which
-their records have. PAYMENTS_ARCHIVE is where they are archived.
+their records have. PAYMENTS_ARCHIVE is where they are archived, PAYMENTS_START where in the topic
+views begin.
 """
 
 import os
@@ -38,7 +39,10 @@ payments = KafkaSource(
     message_format=FORMATS[FORMAT],
     timestamp_field="paid_at",  # ISO-8601 text, if the format has no other way
     watermark_delay_threshold=timedelta(minutes=2),
-    tags=TAGS.get(FORMAT, {"streamsvc.framing": "confluent"}),
+    tags={
+        **TAGS.get(FORMAT, {"streamsvc.framing": "confluent"}),
+        "streamsvc.start": os.environ.get("PAYMENTS_START", "earliest"),
+    },
     batch_source=FileSource(
         name="payments_archive",
         path=os.environ.get("PAYMENTS_ARCHIVE", "data/payments.parquet"),
