@@ -2,8 +2,10 @@
 
     python benchmarks/engine_scale.py [--keys 1000 100000 1000000 5000000] [--windows]
 
-15 features in 3 windows, keys uniform, an event of each every four seconds on average. Rows and
-changed tiles are counted by their own units, too, because with few keys many events make one row.
+15 features in 3 windows, keys uniform, an event of each every four seconds on average, and every
+key with all the tiles that its windows can have before anything is measured: otherwise many keys
+are young keys, whose rings still grow. Rows and changed tiles are counted by their own units, too,
+because with few keys many events make one row.
 With --windows: 10 minutes with 1 day and 30 days in one view, against 10 minutes alone, once every
 tile that a window can have is live. Values of 200 keys are compared with NumPy before a line is
 printed.
@@ -17,17 +19,21 @@ from typing import Any
 
 import numba
 import numpy as np
-from engine import FUNCTIONS, START_MS, WINDOWS, Meter, _processor, feed, stream, verify
+from engine import FUNCTIONS, START_MS, Meter, _processor, feed, stream, verify
 
 from streamsvc.definitions.plan import Aggregate
 from streamsvc.features.engine import WindowState
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.warm import warm
 
+WINDOWS = ((20_000, 5_000), (40_000, 10_000), (80_000, 20_000))
+"""Five tiles each, so that five million keys fit."""
 EACH_MS = 4_000
 """Between two events of a key, on average."""
+CYCLE = 5
+"""Events of each key in which every hop comes round; so many are measured."""
 AT_LEAST = 2_000_000
-"""Events that are measured."""
+"""But no fewer of all keys."""
 MINUTE, DAY = 60_000, 86_400_000
 LONG = ((10 * MINUTE, 10_000), (DAY, DAY // 60), (30 * DAY, 30 * DAY // 60))
 
@@ -59,16 +65,18 @@ def show(title: str, meter: Meter, state: WindowState) -> None:
 def scale(keys: int) -> None:
     state, aggregates = state_of(WINDOWS)
     rng = np.random.default_rng(keys)
-    first = stream(rng, keys, keys, START_MS, EACH_MS)
-    first["ids"] = rng.permutation(keys)
-    feed(state, first, Meter())
+    end = START_MS // DAY * DAY
+    fed = [cadence(keys, 4, hop, end, rng) for _, hop in reversed(WINDOWS)]
+    for part in fed:
+        part["ids"] = rng.permutation(keys)[part["ids"]]  # slots in another order than events
+        feed(state, part, Meter())
     meter = Meter()
-    n = max(AT_LEAST, 4 * keys)
-    events = stream(rng, keys, n, START_MS + EACH_MS, n // keys * EACH_MS)
-    feed(state, events, meter)
+    n = max(AT_LEAST, CYCLE * keys)
+    fed.append(stream(rng, keys, n, end, n // keys * EACH_MS))
+    feed(state, fed[-1], meter)
     state.emit()
     state.mark_all_changed()
-    verify(aggregates, state.emit(200_000), joined([first, events]), state.clock_ms)
+    verify(aggregates, state.emit(200_000), joined(fed), state.clock_ms)
     show(f"{keys:,} keys", meter, state)
 
 

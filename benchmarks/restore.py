@@ -21,6 +21,7 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import uvloop
 from machine import machine
 
 from streamsvc.columns import BytesColumn, NumericColumn
@@ -166,7 +167,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings()
     if options.child:
-        print(asyncio.run(restore(settings, options.child)))
+        print(uvloop.run(restore(settings, options.child)))
         return
     print(machine("numba", "aiokafka"))
     topic = f"bench-{uuid.uuid4().hex[:8]}.changelog"

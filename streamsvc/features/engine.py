@@ -33,7 +33,7 @@ from streamsvc.features.kernels.layout import (
     CLOCK,
     COUNT,
     EXPIRED,
-    KEY_BLOCK,
+    KEY_ID,
     LIFETIME,
     N_CHANGED,
     N_KEYS,
@@ -168,7 +168,7 @@ class WindowState:
         """
         st, low = self._storage.state, self._passed
         high = int(reach(st, self.spec.program, low, words))
-        live = low + np.flatnonzero(st.slots[low:high, KEY_BLOCK] >= 0)
+        live = low + np.flatnonzero(st.slots[low:high, KEY_ID] >= 0)
         ended = high >= int(st.meta[SLOT_TOP])
         self._passed = 0 if ended else high
         return self._take(live, everything=True), ended
@@ -176,7 +176,7 @@ class WindowState:
     def snapshot(self) -> TileBatch:
         """All tiles. Does not count as a take."""
         st = self._storage.state
-        live = st.slots[: int(st.meta[SLOT_TOP]), KEY_BLOCK] >= 0
+        live = st.slots[: int(st.meta[SLOT_TOP]), KEY_ID] >= 0
         return self._take(np.flatnonzero(live), everything=True)
 
     def load(self, tiles: TileBatch) -> None:

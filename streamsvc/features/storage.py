@@ -47,10 +47,6 @@ SLICE = 4096
 
 _SMALL = 1 << 20
 
-_NO_SLOTS = np.zeros((0, 0), np.int64)
-_NO_WORDS = np.zeros(0, np.int64)
-_NO_TAGS = np.zeros(0, np.uint8)
-
 
 class Storage:
     """Owns a `State`. `state` must be read anew after every call here."""
@@ -100,10 +96,8 @@ class Storage:
             queue = np.zeros(size, np.int64)
             queue[:length] = np.roll(st.queue, -head)[:length]
             st.meta[QUEUE_HEAD] = 0
-            # A mapping cannot move while an array looks at it.
-            self.state = st = st._replace(queue=queue, slots=_NO_SLOTS)
             self._slots.grow(size)
-            self.state = st = st._replace(slots=self._slots.array)
+            self.state = st = st._replace(queue=queue, slots=self._slots.array)
         if wanted * 2 > len(st.table):
             table = np.zeros(_power_of_two(wanted * 2), np.int64)
             refill(st.table, table)
@@ -130,7 +124,6 @@ class Storage:
         block = 1 << int(st.meta[NEED_CLASS])
         aligned = (units + block - 1) // block * block
         size = _grown(max(units, 1024), aligned + block)
-        self.state = st = st._replace(pool=_NO_WORDS, tags=_NO_TAGS)
         self._pool.grow(size * UNIT)
         self._tags.grow(size)
         self.state = st._replace(pool=self._pool.array, tags=self._tags.array)

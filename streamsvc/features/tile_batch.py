@@ -80,8 +80,8 @@ class TileBatch:
         )
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> TileBatch:
-        """The batch that `to_bytes` wrote. Raises IntegrityError for anything else."""
+    def from_bytes(cls, raw: bytes | memoryview) -> TileBatch:
+        """What `to_bytes` wrote, as views of it. Raises IntegrityError for anything else."""
         if len(raw) < _HEADER.size or raw[:4] != _MAGIC:
             raise IntegrityError("not a tile batch: was it written by another version?")
         _, flags, k, key_bytes, n, words, aged_ms = _HEADER.unpack_from(raw)
@@ -89,7 +89,8 @@ class TileBatch:
         total = 3 * k + n + sized + words
         if flags > _WITH_PAYLOAD or len(raw) != _HEADER.size + 8 * total + n + key_bytes:
             raise IntegrityError(f"a tile batch of {len(raw)} bytes is cut short or has a tail")
-        numbers = np.frombuffer(raw, "<i8", total, _HEADER.size).astype(np.int64)
+        # Views, unless the bytes lie askew or the other way round.
+        numbers = np.require(np.frombuffer(raw, "<i8", total, _HEADER.size), np.int64, "A")
         lengths, as_of, tiles, start, payload, rest = np.split(
             numbers, np.cumsum([k, k, k, n, sized])
         )

@@ -114,7 +114,7 @@ class Restorer:
         if owner != self.owner or block.kind == "round":
             return ()
         if block.kind == "tiles":
-            self._pending.append(TileBatch.from_bytes(block.arrays["batch"].tobytes()))
+            self._pending.append(TileBatch.from_bytes(block.arrays["batch"].data))
             return ()
         self.end = _end(block.meta)
         complete, self._pending = self._pending, []

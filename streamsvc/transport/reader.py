@@ -19,7 +19,7 @@ from streamsvc.transport.kafka_faults import forbidden, why_refused
 __all__ = ["EARLIEST", "RecordsDeletedError", "follow", "read_to_end"]
 
 EARLIEST = -2
-MAX_PARTITION_FETCH_BYTES = 8 << 20
+MAX_PARTITION_FETCH_BYTES = 4 << 20
 FOLLOW_WAIT_MS = 100
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from streamsvc.columns import I64, U8
+from streamsvc.transport.crc32c import first_mismatch
 
 __all__ = [
     "ABORTED",
@@ -47,24 +47,6 @@ KEEP, CONTROL, ABORTED = 0, 1, 2
 CORRUPT, OLD_MAGIC = -1, -2
 
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL_BATCH = 0x08, 0x10, 0x20
-
-
-def _crc_tables() -> NDArray[np.uint32]:
-    """Tables of CRC-32C (Castagnoli, reflected), eight bytes at a time; shape (8, 256)."""
-    table = np.zeros((8, 256), np.uint32)
-    for i in range(256):
-        crc = i
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-        table[0, i] = crc
-    for i in range(256):
-        for t in range(1, 8):
-            before = int(table[t - 1, i])
-            table[t, i] = (before >> 8) ^ int(table[0, before & 0xFF])
-    return table
-
-
-_CRC = _crc_tables()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -135,42 +117,10 @@ def walk_batches(raw: U8) -> tuple[int, I64]:
     return n, table
 
 
-@numba.njit(cache=True, nogil=True)
-def _crc_mismatch(raw: U8, table: I64, crc: NDArray[np.uint32]) -> int:
-    """`crc` is `_crc_tables()`; a global array would be frozen into the cached kernel."""
-    for i in range(len(table)):
-        start, end = table[i, BODY] - HEADER_BYTES, table[i, END]
-        c = np.uint32(0xFFFFFFFF)
-        p = start + 21
-        while p + 8 <= end:
-            low = c ^ (
-                np.uint32(raw[p])
-                | (np.uint32(raw[p + 1]) << np.uint32(8))
-                | (np.uint32(raw[p + 2]) << np.uint32(16))
-                | (np.uint32(raw[p + 3]) << np.uint32(24))
-            )
-            c = (
-                crc[7, low & np.uint32(0xFF)]
-                ^ crc[6, (low >> np.uint32(8)) & np.uint32(0xFF)]
-                ^ crc[5, (low >> np.uint32(16)) & np.uint32(0xFF)]
-                ^ crc[4, low >> np.uint32(24)]
-                ^ crc[3, raw[p + 4]]
-                ^ crc[2, raw[p + 5]]
-                ^ crc[1, raw[p + 6]]
-                ^ crc[0, raw[p + 7]]
-            )
-            p += 8
-        while p < end:
-            c = crc[0, (c ^ np.uint32(raw[p])) & np.uint32(0xFF)] ^ (c >> np.uint32(8))
-            p += 1
-        if np.uint32(~c) != np.uint32(_big_endian(raw, start + 17, 4)):
-            return i
-    return -1
-
-
 def first_crc_mismatch(raw: U8, table: I64) -> int:
     """The first batch whose CRC-32C does not match its bytes, or -1."""
-    return _crc_mismatch(raw, table, _CRC)
+    start = table[:, BODY] - HEADER_BYTES
+    return first_mismatch(raw, start + 17, start + 21, table[:, END].copy())
 
 
 @numba.njit(cache=True, nogil=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from streamsvc.columns import I64, U8
 from streamsvc.features.kernels.accumulate import accumulate, bind_input
+from streamsvc.features.kernels.ahead import expect_key, expect_newest, expect_slot, likely_slot
 from streamsvc.features.kernels.context import Context, bind
 from streamsvc.features.kernels.extras import put_extras
 from streamsvc.features.kernels.jit import inlined, kernel
@@ -23,14 +24,11 @@ from streamsvc.features.kernels.layout import (
     FAR_PAST,
     FLAGS,
     IN_QUEUE,
-    KEY_BLOCK,
-    LOW,
+    KEY_ID,
     N_CHANGED,
     QUEUE_HEAD,
     QUEUE_LEN,
-    RING_SPAN,
     SLOT_TOP,
-    UNIT,
     State,
 )
 from streamsvc.features.kernels.pointers import pointer, prefetch
@@ -40,16 +38,13 @@ from streamsvc.features.kernels.rings import (
     find_tile,
     mark_dirty,
     note_dirty,
-    ring_of,
-    tile_at,
 )
 from streamsvc.features.kernels.schedule import due_of, reschedule
 
 __all__ = ["enqueue_all", "locate", "update"]
 
 AHEAD = 8
-"""Rows between asking for a cache line and reading it. Keys lie anywhere in memory: without this
-an event waits for a dozen lines one after another."""
+"""Rows between asking for a cache line and reading it."""
 
 
 @kernel
@@ -111,9 +106,9 @@ def locate(
         time = event_time[i]
         clock = clocks[i]
         if i + 2 * AHEAD < high:
-            _expect_slot(cx, tags[i + 2 * AHEAD - low])
+            expect_slot(cx, max(likely_slot(cx, tags[i + 2 * AHEAD - low]), 0))
         if i + AHEAD < high:
-            _expect_key(cx, tags[i + AHEAD - low])
+            expect_key(cx, max(likely_slot(cx, tags[i + AHEAD - low]), 0))
         tag = tags[i - low]
         slot = find_key(cx, tag, raw, start[i], end[i])
         if _is_expired(cx, time, clock):
@@ -168,12 +163,9 @@ def update(  # noqa: PLR0912
         if slot < 0:
             continue
         if i + 2 * AHEAD < high and where[i + 2 * AHEAD] >= 0:
-            s = where[i + 2 * AHEAD] * cx.width
-            prefetch(cx.slots, s)
-            prefetch(cx.slots, s + 8)
-            prefetch(cx.slots, s + cx.width - 1)
+            expect_slot(cx, where[i + 2 * AHEAD])
         if i + AHEAD < high and where[i + AHEAD] >= 0:
-            _expect_tiles(cx, where[i + AHEAD])
+            expect_newest(cx, where[i + AHEAD])
         time = event_time[i]
         clock = clocks[i]
         for group in range(groups):
@@ -206,32 +198,6 @@ def update(  # noqa: PLR0912
     return high
 
 
-@inlined
-def _expect_slot(cx: Context, tag: int) -> None:
-    slot = (cx.table[tag & cx.table_mask] & LOW) - 1
-    if slot >= 0:
-        prefetch(cx.slots, slot * cx.width)
-
-
-@inlined
-def _expect_key(cx: Context, tag: int) -> None:
-    slot = (cx.table[tag & cx.table_mask] & LOW) - 1
-    if slot >= 0:
-        prefetch(cx.pool, cx.slots[slot * cx.width + KEY_BLOCK] * UNIT)
-
-
-@inlined
-def _expect_tiles(cx: Context, slot: int) -> None:
-    for group in range(cx.groups):
-        r = ring_of(cx, slot, group)
-        count = cx.slots[r + RING_SPAN] & LOW
-        if count > 0:
-            stride = cx.stride[group]
-            newest = tile_at(cx, r, stride, count - 1)
-            prefetch(cx.pool, newest)
-            prefetch(cx.pool, newest + stride)
-
-
 @kernel
 def _schedule(cx: Context, slot: int, group: int, end: int, clock: int) -> None:
     """Let the key fall due when the new tile first leaves a window, if that comes first."""
@@ -262,5 +228,5 @@ def enqueue_all(st: State, pg: Program) -> None:
     """Mark every key as changed."""
     cx = bind(st, pg)
     for slot in range(cx.meta[SLOT_TOP]):
-        if cx.slots[slot * cx.width + KEY_BLOCK] >= 0:
+        if cx.slots[slot * cx.width + KEY_ID] >= 0:
             _enqueue(cx, slot)

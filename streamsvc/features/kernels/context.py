@@ -24,6 +24,8 @@ class Context(NamedTuple):
     meta: I64
     slots: I64
     """Row i starts at i * width."""
+    slot_bytes: U8
+    """The bytes of the slots."""
     width: int
     table: I64
     table_mask: int
@@ -70,6 +72,7 @@ def bind(st: State, pg: Program) -> Context:
     return Context(
         pointer(st.meta),
         pointer(st.slots),
+        as_bytes(st.slots),
         st.slots.shape[1],
         pointer(st.table),
         len(st.table) - 1,

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from streamsvc.columns import I64, U8
+from streamsvc.features.kernels.ahead import expect_row, expect_slot
 from streamsvc.features.kernels.context import Context, bind
 from streamsvc.features.kernels.fold import fold, settle
 from streamsvc.features.kernels.fold_extras import fold_extras
 from streamsvc.features.kernels.jit import inlined, kernel
-from streamsvc.features.kernels.key_index import forget_key
+from streamsvc.features.kernels.key_index import forget_key, key_length, key_place
 from streamsvc.features.kernels.layout import (
     AS_OF,
     BUCKET_WORDS,
@@ -23,8 +24,6 @@ from streamsvc.features.kernels.layout import (
     FLAGS,
     HEAD,
     IN_QUEUE,
-    KEY_BLOCK,
-    KEY_LEN,
     LIFETIME,
     N_CHANGED,
     NEED_KEY,
@@ -33,24 +32,18 @@ from streamsvc.features.kernels.layout import (
     NEXT,
     QUEUE_HEAD,
     QUEUE_LEN,
-    RING_BLOCK,
-    RING_ROOM,
     TIME,
-    UNIT,
     State,
 )
 from streamsvc.features.kernels.output import Output, bind_output
-from streamsvc.features.kernels.pointers import pointer, prefetch
+from streamsvc.features.kernels.pointers import pointer
 from streamsvc.features.kernels.program import Program
-from streamsvc.features.kernels.rings import ring_of
 from streamsvc.features.kernels.schedule import earliest, reschedule
 
 __all__ = ["Rows", "emit_changed", "emit_due", "sweep"]
 
 AHEAD = 2
 """Rows between asking for a key's tiles and folding them."""
-LINES = 16
-"""Cache lines to ask for per ring; the processor sees the pattern of longer ones by itself."""
 
 
 class Rows(NamedTuple):
@@ -98,8 +91,8 @@ def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int
         head = cx.meta[QUEUE_HEAD]
         slot = cx.queue[head]
         # Past the end of the queue lie slots of before: as good as any.
-        _expect_slot(cx, cx.queue[min(head + 2 * AHEAD, cx.queue_size - 1)])
-        _expect_rings(cx, cx.queue[min(head + AHEAD, cx.queue_size - 1)])
+        expect_slot(cx, cx.queue[min(head + 2 * AHEAD, cx.queue_size - 1)])
+        expect_row(cx, cx.queue[min(head + AHEAD, cx.queue_size - 1)])
         if cx.slots[slot * cx.width + FLAGS] & CHANGED:
             if not _emit(cx, slot, target, row):
                 return row
@@ -108,24 +101,6 @@ def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int
         cx.meta[QUEUE_HEAD] = 0 if head + 1 == cx.queue_size else head + 1
         cx.meta[QUEUE_LEN] -= 1
     return row
-
-
-@inlined
-def _expect_slot(cx: Context, slot: int) -> None:
-    s = slot * cx.width
-    prefetch(cx.slots, s)
-    prefetch(cx.slots, s + 8)
-    prefetch(cx.slots, s + cx.width - 1)
-
-
-@inlined
-def _expect_rings(cx: Context, slot: int) -> None:
-    for group in range(cx.groups):
-        r = ring_of(cx, slot, group)
-        block = (cx.slots[r + RING_BLOCK] >> 6) * UNIT
-        room = (cx.slots[r + RING_ROOM] >> 32) * cx.stride[group]
-        for line in range(block, block + min(room, LINES * 8), 8):
-            prefetch(cx.pool, line)
 
 
 @kernel
@@ -140,8 +115,8 @@ def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
         slot = cx.buckets[bucket + HEAD]
         following = cx.slots[slot * cx.width + NEXT]
         if following >= 0:
-            _expect_rings(cx, following)
-            _expect_slot(cx, max(cx.slots[following * cx.width + NEXT], 0))
+            expect_row(cx, following)
+            expect_slot(cx, max(cx.slots[following * cx.width + NEXT], 0))
         if not _emit(cx, slot, target, row):
             break
         row += 1
@@ -152,13 +127,13 @@ def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
 def _emit(cx: Context, slot: int, rows: Target, row: int) -> bool:
     s = slot * cx.width
     key_start = rows.key_end[row - 1] if row > 0 else 0
-    length = cx.slots[s + KEY_LEN]
+    length = key_length(cx, slot)
     if key_start + length > rows.keys_size:
         cx.meta[NEED_KEY] = key_start + length
         return False
-    key = cx.slots[s + KEY_BLOCK] * (UNIT * 8)
+    key, at = key_place(cx, slot)
     for k in range(length):
-        rows.keys[key_start + k] = cx.bytes[key + k]
+        rows.keys[key_start + k] = key[at + k]
     rows.key_end[row] = key_start + length
     due = settle(cx, slot, cx.meta[CLOCK])
     fold(cx, slot, rows.out, row)

@@ -18,9 +18,9 @@ from streamsvc.features.kernels.layout import (
     CHANGED,
     FAR_PAST,
     FLAGS,
-    KEY_BLOCK,
-    KEY_LEN,
-    KEY_TAG,
+    KEY,
+    KEY_BYTES,
+    KEY_ID,
     LOW,
     N_CHANGED,
     N_KEYS,
@@ -37,7 +37,7 @@ from streamsvc.features.kernels.layout import (
 from streamsvc.features.kernels.pointers import pointer, word_at
 from streamsvc.features.kernels.pool import alloc, class_of, release
 
-__all__ = ["find_key", "forget_key", "insert_key", "refill", "tag_of"]
+__all__ = ["find_key", "forget_key", "insert_key", "key_length", "key_place", "refill", "tag_of"]
 
 
 @inlined
@@ -60,6 +60,21 @@ def tag_of(data: U8, start: int, end: int) -> int:
 
 
 @inlined
+def key_length(cx: Context, slot: int) -> int:
+    """Bytes of a slot's key."""
+    return cx.slots[slot * cx.width + KEY_ID] >> 32
+
+
+@inlined
+def key_place(cx: Context, slot: int) -> tuple[U8, int]:
+    """Where the bytes of a slot's key lie: in what, and from where on."""
+    key = slot * cx.width + KEY
+    if key_length(cx, slot) > KEY_BYTES:
+        return cx.bytes, cx.slots[key] * (UNIT * 8)
+    return cx.slot_bytes, key * 8
+
+
+@inlined
 def find_key(cx: Context, tag: int, data: U8, start: int, end: int) -> int:
     """The slot of a key, or -1."""
     mask = cx.table_mask
@@ -70,11 +85,11 @@ def find_key(cx: Context, tag: int, data: U8, start: int, end: int) -> int:
             return -1
         if entry >> 32 == tag:
             slot = (entry & LOW) - 1
-            s = slot * cx.width
-            if cx.slots[s + KEY_LEN] == end - start and _equal(
-                cx.bytes, cx.slots[s + KEY_BLOCK] * (UNIT * 8), data, start, end - start
-            ):
-                return slot
+            length = end - start
+            if key_length(cx, slot) == length:
+                found, at = key_place(cx, slot)
+                if _equal(found, at, data, start, length):
+                    return slot
         place = (place + 1) & mask
 
 
@@ -99,11 +114,11 @@ def insert_key(cx: Context, tag: int, data: U8, start: int, end: int) -> int:
     Slots and index must have room (`Storage.reserve`).
     """
     length = end - start
-    block = alloc(cx, class_of((length + 7) // 8))
-    if block < 0:
-        return -1
-    for k in range(length):
-        cx.bytes[block * (UNIT * 8) + k] = data[start + k]
+    block = 0
+    if length > KEY_BYTES:
+        block = alloc(cx, class_of((length + 7) // 8))
+        if block < 0:
+            return -1
     slot = cx.meta[SLOT_FREE]
     if slot >= 0:
         cx.meta[SLOT_FREE] = cx.slots[slot * cx.width + NEXT]
@@ -111,9 +126,11 @@ def insert_key(cx: Context, tag: int, data: U8, start: int, end: int) -> int:
         slot = cx.meta[SLOT_TOP]
         cx.meta[SLOT_TOP] += 1
     s = slot * cx.width
-    cx.slots[s + KEY_BLOCK] = block
-    cx.slots[s + KEY_LEN] = length
-    cx.slots[s + KEY_TAG] = tag
+    cx.slots[s + KEY_ID] = (length << 32) | tag
+    cx.slots[s + KEY] = block
+    found, at = key_place(cx, slot)
+    for k in range(length):
+        found[at + k] = data[start + k]
     cx.slots[s + AS_OF] = FAR_PAST
     cx.slots[s + BUCKET] = -1
     for r in range(s + RINGS, s + cx.width, RING_WORDS):
@@ -138,7 +155,7 @@ def forget_key(cx: Context, slot: int) -> None:
     """Evict a key that has no tiles and is not scheduled; its slot and bytes are reused."""
     s = slot * cx.width
     mask = cx.table_mask
-    hole = cx.slots[s + KEY_TAG] & mask
+    hole = cx.slots[s + KEY_ID] & mask
     while cx.table[hole] & LOW != slot + 1:
         hole = (hole + 1) & mask
     place = hole
@@ -152,11 +169,13 @@ def forget_key(cx: Context, slot: int) -> None:
             cx.table[hole] = entry
             hole = place
     cx.table[hole] = 0
-    release(cx, cx.slots[s + KEY_BLOCK], class_of((cx.slots[s + KEY_LEN] + 7) // 8))
+    length = key_length(cx, slot)
+    if length > KEY_BYTES:
+        release(cx, cx.slots[s + KEY], class_of((length + 7) // 8))
     if cx.slots[s + FLAGS] & CHANGED:
         cx.slots[s + FLAGS] &= ~CHANGED
         cx.meta[N_CHANGED] -= 1
-    cx.slots[s + KEY_BLOCK] = -1
+    cx.slots[s + KEY_ID] = -1
     cx.slots[s + NEXT] = cx.meta[SLOT_FREE]
     cx.meta[SLOT_FREE] = slot
     cx.meta[N_KEYS] -= 1

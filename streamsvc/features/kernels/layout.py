@@ -1,17 +1,19 @@
 """Where everything lies in the arrays that hold a window state.
 
-A *slot* is a row of `slots`, one per live key. The key's bytes and its tiles are *blocks* of
-`pool`, one array of int64 words handed out by a buddy allocator. A *ring* is a key's tiles of one
-group (windows with the same hop), sorted by start, in one block; a *tile* is a header word and the
-accumulators that the functions need. A *bucket* lists the keys that fall due at one instant.
+A *slot* is a row of `slots`, one per live key, with its bytes if they are few. Those of a long
+key and all tiles are in *blocks* of `pool`, one array of int64 words handed out by a buddy
+allocator. A *ring* is a key's tiles of one group (windows with the same hop), sorted by start, in
+one block; a *tile* is a header word and the accumulators that the functions need. A *bucket* lists
+the keys that fall due at one instant.
 
 Sketches and text do not fit a tile: their accumulators hold a *handle*, 0 or the address and size
 class of a block of their own, the *payload* (`kernels.payload`).
 
-Bytes: a slot takes 64 + 24 per group, its place in the index 16-32, its key a block of at least
-32; a tile takes 8 (header) + 8 per column (count) + 8 per sum, mean (one for both, of floats), min
-or max, 16 for std and var, 32 for first and for last each, and a ring is rounded up to a power of
-two of 32 bytes.
+Bytes: a slot takes 64 + 24 per group, its place in the index 16-32, a key of more than 16 bytes a
+block of at least 32; a tile takes 8 (header) + 8 per column (count) + 8 per sum, mean (one for
+both, of floats), min or max, 16 for std and var, 32 for first and for last each, and a ring is
+rounded up to a power of two of 32 bytes. A ring of more than 16 tiles has room for one more, its
+digest.
 """
 
 from __future__ import annotations
@@ -51,19 +53,24 @@ NEED_TEXT = 17
 META_WORDS = 18
 
 # slots: one row per key, then RING_WORDS per group.
-KEY_BLOCK = 0  # -1: the slot is free
-KEY_LEN = 1
-KEY_TAG = 2
+KEY_ID = 0  # length << 32 | tag; -1: the slot is free
+KEY = 1  # its bytes; of a key longer than KEY_BYTES the block that they are in
 AS_OF = 3
 FLAGS = 4
 BUCKET = 5  # -1: not scheduled
 PREV = 6
 NEXT = 7  # also links free slots
 RINGS = 8
-RING_BLOCK = 0  # block address << 6 | size class; -1: no block
+RING_BLOCK = 0  # block address << 7 | size class << 1 | HOLDS; negative: no block
 RING_SPAN = 1  # first << 32 | count
 RING_ROOM = 2  # capacity << 32 | dirty tiles
 RING_WORDS = 3
+
+HOLDS = 1
+"""Flag of a ring: its digest holds (`kernels.rings`)."""
+
+KEY_BYTES = 16
+"""The longest key that lies in its slot: a line less to wait for."""
 
 # flags of a slot. A slot may be evicted and reused while it waits in a list.
 CHANGED = 1

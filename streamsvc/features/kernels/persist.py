@@ -9,34 +9,51 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from streamsvc.columns import I64, U8
+from streamsvc.features.kernels.ahead import (
+    expect_ends,
+    expect_key,
+    expect_newest,
+    expect_rings,
+    expect_slot,
+    likely_slot,
+)
 from streamsvc.features.kernels.context import Context, bind
 from streamsvc.features.kernels.fold import settle
-from streamsvc.features.kernels.jit import kernel
-from streamsvc.features.kernels.key_index import find_key, forget_key, insert_key, tag_of
+from streamsvc.features.kernels.jit import inlined, kernel
+from streamsvc.features.kernels.key_index import (
+    find_key,
+    forget_key,
+    insert_key,
+    key_length,
+    key_place,
+    tag_of,
+)
 from streamsvc.features.kernels.layout import (
     AS_OF,
     FLAGS,
     IN_DIRTY,
-    KEY_BLOCK,
-    KEY_LEN,
+    KEY_ID,
     LOW,
     NEVER,
     RING_ROOM,
     RING_SPAN,
     SLOT_TOP,
-    UNIT,
     State,
 )
 from streamsvc.features.kernels.payload import drop_payloads
-from streamsvc.features.kernels.pointers import pointer
+from streamsvc.features.kernels.pointers import pointer, prefetch
 from streamsvc.features.kernels.program import Program
-from streamsvc.features.kernels.rings import create_tile, find_tile, ring_count, ring_of, tile_at
+from streamsvc.features.kernels.rings import ensure_tile, ring_count, ring_of, tile_at
 from streamsvc.features.kernels.schedule import reschedule
 from streamsvc.features.kernels.serial import payload_words, read_payloads, write_payloads
 
 __all__ = ["Inputs", "Tiles", "load", "measure", "reach", "take"]
 
+AHEAD = 8
+"""Keys between asking for a cache line and reading it."""
 FREE_SLOTS = 65_536
 """Free slots that one call of `reach` passes over: about a millisecond."""
 
@@ -81,11 +98,14 @@ def measure(st: State, pg: Program, slots: I64, everything: bool, sizes: I64) ->
     """Count keys, key bytes, tiles and words of the batch that `take` would write."""
     cx = bind(st, pg)
     keys = key_bytes = tiles = words = 0
-    for slot in slots:
-        if cx.slots[slot * cx.width + KEY_BLOCK] < 0:
+    for i in range(len(slots)):
+        slot = slots[i]
+        if i + AHEAD < len(slots):
+            expect_slot(cx, slots[i + AHEAD])
+        if cx.slots[slot * cx.width + KEY_ID] < 0:
             continue
         keys += 1
-        key_bytes += cx.slots[slot * cx.width + KEY_LEN]
+        key_bytes += key_length(cx, slot)
         for group in range(cx.groups):
             n = _wanted(cx, slot, group, everything)
             tiles += n
@@ -102,7 +122,7 @@ def reach(st: State, pg: Program, low: int, words: int) -> int:
     free = 0
     slot = low
     while slot < cx.meta[SLOT_TOP] and words > 0 and free < FREE_SLOTS:
-        if cx.slots[slot * cx.width + KEY_BLOCK] < 0:
+        if cx.slots[slot * cx.width + KEY_ID] < 0:
             free += 1
         else:
             for group in range(cx.groups):
@@ -141,16 +161,21 @@ def take(st: State, pg: Program, slots: I64, everything: bool, out: Tiles) -> No
     cx = bind(st, pg)
     keys, words = pointer(out.keys), pointer(out.words)
     key = byte = tile_number = word = 0
-    for slot in slots:
+    for n in range(len(slots)):
+        slot = slots[n]
+        if n + 2 * AHEAD < len(slots):
+            expect_slot(cx, slots[n + 2 * AHEAD])
+        if n + AHEAD < len(slots):
+            _expect_tiles(cx, slots[n + AHEAD], everything)
         s = slot * cx.width
         if not everything:
             cx.slots[s + FLAGS] &= ~IN_DIRTY
-        if cx.slots[s + KEY_BLOCK] < 0:
+        if cx.slots[s + KEY_ID] < 0:
             continue
-        source = cx.slots[s + KEY_BLOCK] * (UNIT * 8)
-        for k in range(cx.slots[s + KEY_LEN]):
-            keys[byte + k] = cx.bytes[source + k]
-        byte += cx.slots[s + KEY_LEN]
+        source, at = key_place(cx, slot)
+        for k in range(key_length(cx, slot)):
+            keys[byte + k] = source[at + k]
+        byte += key_length(cx, slot)
         out.key_end[key] = byte
         out.as_of[key] = cx.slots[s + AS_OF]
         for group in range(cx.groups):
@@ -183,14 +208,39 @@ def take(st: State, pg: Program, slots: I64, everything: bool, out: Tiles) -> No
         key += 1
 
 
+@inlined
+def _expect_tiles(cx: Context, slot: int, everything: bool) -> None:
+    expect_key(cx, slot)
+    if everything:
+        expect_rings(cx, slot)
+    else:
+        expect_newest(cx, slot)
+
+
+# One pass over what a key touches, as in `update`.
 @kernel
-def load(st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int) -> int:
+def load(  # noqa: PLR0912
+    st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int
+) -> int:
     """Put keys [low, high) of a batch in place of what is there. Returns where to resume."""
     cx = bind(st, pg)
     raw, words = pointer(batch.keys), pointer(batch.words)
+    tags = np.empty(high - low, np.int64)
+    for key in range(low, high):
+        tags[key - low] = tag_of(raw, batch.key_start[key], batch.key_end[key])
+        prefetch(cx.table, tags[key - low] & cx.table_mask)
+    # The last tile that was loaded, per group: most need no division.
+    number = np.zeros(cx.groups, np.int64)
+    begin = np.zeros(cx.groups, np.int64)
     for key in range(low, high):
         start, end = batch.key_start[key], batch.key_end[key]
-        tag = tag_of(raw, start, end)
+        if key + 2 * AHEAD < high:
+            expect_slot(cx, max(likely_slot(cx, tags[key + 2 * AHEAD - low]), 0))
+        if key + AHEAD < high:
+            expected = max(likely_slot(cx, tags[key + AHEAD - low]), 0)
+            expect_key(cx, expected)
+            expect_ends(cx, expected)
+        tag = tags[key - low]
         slot = find_key(cx, tag, raw, start, end)
         if slot < 0:
             slot = insert_key(cx, tag, raw, start, end)
@@ -198,15 +248,22 @@ def load(st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int) 
                 return key
         s = slot * cx.width
         cx.slots[s + AS_OF] = max(cx.slots[s + AS_OF], batch.as_of[key])
+        place, of_group = 0, -1
         for j in range(batch.tiles_end[key - 1] if key > 0 else 0, batch.tiles_end[key]):
             group = batch.group[j]
-            q = batch.start[j] // cx.hop[group]
-            tile = find_tile(cx, slot, group, q)
-            if tile < 0:
-                tile = create_tile(cx, slot, group, q)
-                if tile < 0:
-                    return key
-            width = cx.stride[group] - 1
+            stride = cx.stride[group]
+            r = ring_of(cx, slot, group)
+            if batch.start[j] != begin[group]:
+                begin[group] = batch.start[j]
+                number[group] = begin[group] // cx.hop[group]
+            # The newest comes first, the one before it next.
+            after = place if group == of_group else cx.slots[r + RING_SPAN] & LOW
+            place = ensure_tile(cx, slot, group, number[group], max(after - 1, 0))
+            if place < 0:
+                return key
+            of_group = group
+            tile = tile_at(cx, r, stride, place)
+            width = stride - 1
             base = batch.words_end[j] - width
             if cx.n_extras > 0:
                 base -= batch.payload[j]

@@ -12,7 +12,7 @@ from streamsvc.features.kernels.fold import fold, settle
 from streamsvc.features.kernels.fold_extras import fold_extras
 from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.key_index import find_key, insert_key, tag_of
-from streamsvc.features.kernels.layout import KEY_BLOCK, NEED_TEXT, NEVER, SLOT_TOP, State
+from streamsvc.features.kernels.layout import KEY_ID, NEED_TEXT, NEVER, SLOT_TOP, State
 from streamsvc.features.kernels.output import bind_output
 from streamsvc.features.kernels.pointers import pointer
 from streamsvc.features.kernels.program import Program
@@ -132,7 +132,7 @@ def forget_before(st: State, pg: Program, horizon: int) -> None:
     """Drop every key's tiles that are outside every window at an instant."""
     cx = bind(st, pg)
     for slot in range(cx.meta[SLOT_TOP]):
-        if cx.slots[slot * cx.width + KEY_BLOCK] >= 0:
+        if cx.slots[slot * cx.width + KEY_ID] >= 0:
             _leave(cx, slot, horizon)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from streamsvc.columns import BytesColumn, NumericColumn, strings
 from streamsvc.definitions.plan import Aggregate
+from streamsvc.features import memory
 from streamsvc.features.engine import WindowState
 from streamsvc.features.memory import Growable
 from streamsvc.features.spec import WindowSpec
@@ -155,3 +158,31 @@ def test_growable_keeps_its_content_across_sizes(shape: tuple[int, ...]) -> None
         assert growable.array.shape == (n, *shape[1:])
         assert (growable.array[: min(before, 4)] == 7).all()
         assert (growable.array[before:] == 0).all()
+
+
+def test_a_large_array_grows_in_place_on_whole_huge_pages() -> None:
+    growable = Growable((1, 4), np.int64)
+    growable.grow(1 << 18)
+    place = growable.array.ctypes.data
+    assert place % (2 << 20) == 0
+    growable.array[-1] = 7
+    for n in (1 << 19, 1 << 20, 1 << 21):
+        growable.grow(n)
+        assert growable.array.ctypes.data == place
+    assert np.flatnonzero(growable.array[:, 0]).tolist() == [(1 << 18) - 1]
+
+
+def test_where_address_space_is_limited_an_array_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, room = mmap.mmap, 64 << 20
+
+    def limited(fd: int, size: int, flags: int) -> mmap.mmap:
+        if size > room:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return real(fd, size, flags=flags)
+
+    monkeypatch.setattr(memory.mmap, "mmap", limited)
+    growable = Growable((1,), np.int64)
+    for n in (1 << 20, 1 << 21, 1 << 22):
+        growable.grow(n)
+        growable.array[-1] = n
+    assert np.flatnonzero(growable.array).tolist() == [(1 << k) - 1 for k in (20, 21, 22)]
