@@ -12,6 +12,7 @@ run(serve(app))
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import signal
 import sys
@@ -179,6 +180,9 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """As `asyncio.run`, on uvloop, which also the threads of Faust's consumers then use."""
+    if sys.__stderr__ is not None:
+        # Compiled code that crashes leaves the stacks of all threads in the log.
+        faulthandler.enable(sys.__stderr__)
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     asyncio.run(main)
 
