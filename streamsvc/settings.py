@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     clock_skew_ms: int = Field(5, ge=0)
     """Milliseconds by which clocks of producers and feature workers may differ, and that a broker
     may take to hand a new record on. Requests on a topic of their own wait for so much more."""
+    standby_memory_mb: int = Field(0, ge=0)
+    """Megabytes that copies of states which other feature workers own may take in this one, so that
+    it takes them over without reading their logs first; 0 keeps none."""
     flush_interval_ms: int = Field(0, ge=0)
     """Least milliseconds between two writes of changed rows; 0 writes back to back."""
 

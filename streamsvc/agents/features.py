@@ -28,6 +28,7 @@ from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.preparing import prepare_topology
 from streamsvc.agents.read_positions import read_positions
 from streamsvc.agents.shuffle_sender import ShuffleSender
+from streamsvc.agents.standby import Standby
 from streamsvc.agents.subscription import Subscription
 from streamsvc.agents.taking_over import TakingOver
 from streamsvc.agents.tidying import Tidying
@@ -81,6 +82,7 @@ class FeatureWorker:
             rows = PackedRowStore(client, topology.project, self.owner)
         self._rows = rows
         self._holdings = Holdings(settings, topology)
+        self._standby = Standby(settings, self.owner, self._holdings, metrics, self._fatal)
         self._taking_over = TakingOver(
             settings,
             self.owner,
@@ -89,6 +91,8 @@ class FeatureWorker:
             self._holdings,
             self._on_engine,
             self._not_built,
+            self._standby,
+            metrics,
         )
         self._ledger = AckLedger()
         self._dead = DeadLetterSender(
@@ -207,6 +211,7 @@ class FeatureWorker:
         for watch in self._watches:
             watch.cancel()
         await self._catch_up.stop()
+        await self._standby.stop()
         if self.app.crash_reason is None:
             self._turns.end()
         else:
@@ -241,6 +246,7 @@ class FeatureWorker:
                 log.info("partitions_taken_over", count=taken, owner=self.owner)
             offsets = self._holdings.resume_offsets(assignment)
             await self._catch_up.look()
+            self._standby.look()
         return {TP(*partition): offset for partition, offset in offsets.items()}
 
     # --- changed definitions ---------------------------------------------------------------
@@ -274,6 +280,7 @@ class FeatureWorker:
         self._run_senders(wanted)
         await self._taking_over.change(wanted)
         await self._catch_up.look()
+        self._standby.look()
         await self._subscription.change(wanted.read)
         log.info(
             "definitions_changed",

@@ -12,7 +12,9 @@ from typing import TypeAlias
 
 import structlog
 
+from streamsvc.agents.standby import Standby
 from streamsvc.agents.topology import RunningView, States
+from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import End
 from streamsvc.state.partition import ViewPartition
@@ -40,6 +42,8 @@ class Restoring:
         rows: RowStore,
         admin: Admin,
         on_engine: OnEngine,
+        standby: Standby,
+        metrics: FeatureMetrics,
     ) -> None:
         self._settings = settings
         self._owner = owner
@@ -47,6 +51,8 @@ class Restoring:
         self._rows = rows
         self._admin = admin
         self._on_engine = on_engine
+        self._standby = standby
+        self._metrics = metrics
 
     async def restore(self, each: RunningView, partitions: list[int]) -> States:
         """The view's state in these partitions, ready to go on; without those that a later
@@ -72,7 +78,9 @@ class Restoring:
             each.incarnation,
             {p: begins[p] for p in partitions},
             lambda p: ViewPartition(each.view, each.spec, p, each.incarnation),
+            await self._standby.hand_over(each, partitions),
         )
+        self._metrics.restored_tiles.labels(name).inc(sum(r.tiles for r in restored.values()))
         ends = {partition: found.end for partition, found in restored.items()}
         await asyncio.to_thread(self._rows.introduce, name, each.layout)
         log_begins = await asyncio.to_thread(self._admin.start_offsets, each.log)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from streamsvc.agents.holdings import Holdings, Partition
 from streamsvc.agents.kept import Kept, lost_builds
 from streamsvc.agents.restoring import OnEngine, Restoring
+from streamsvc.agents.standby import Standby
 from streamsvc.agents.topic_watch import changed
 from streamsvc.agents.topology import RunningView, States, Topology, ViewKey
 from streamsvc.errors import IntegrityError
+from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.restore import opened_since, restore_progress
@@ -37,6 +39,8 @@ class TakingOver:
         holdings: Holdings,
         on_engine: OnEngine,
         not_built: Callable[[ViewKey, str], None],
+        standby: Standby,
+        metrics: FeatureMetrics,
     ) -> None:
         """`not_built` is told of every new incarnation that is given up, and why."""
         self._settings = settings
@@ -46,7 +50,9 @@ class TakingOver:
         self._on_engine = on_engine
         self._not_built = not_built
         self._admin = Admin(settings)
-        self._restoring = Restoring(settings, owner, producer, rows, self._admin, on_engine)
+        self._restoring = Restoring(
+            settings, owner, producer, rows, self._admin, on_engine, standby, metrics
+        )
 
     async def opened_by_others(self) -> frozenset[Partition]:
         """Of what is held, the partitions that another worker took over meanwhile.

@@ -74,6 +74,19 @@ class FeatureMetrics:
         )
         self.flush = self._histogram("flush_seconds", "The store writes and markers of one cut")
         self.restore = self._histogram("restore_seconds", "Restoring state after an assignment")
+        self.restored_tiles = self._counter(
+            "restored_tiles", "Tiles read from changelogs to take partitions over", "view"
+        )
+        self.standby_partitions = self._gauge(
+            "standby_partitions", "State partitions of others that are copied here", "view"
+        )
+        self.standby_tiles = self._gauge("standby_tiles", "Live tiles of these copies", "view")
+        self.standby_bytes = self._gauge("standby_bytes", "Memory of these copies", "view")
+        self.standby_lag = self._gauge(
+            "standby_lag_records",
+            "Records that these copies have not read yet",
+            "view",
+        )
         self.definitions = self._counter("definitions_changes", DEFINITIONS_TEXT, "outcome")
         self.waiting = self._gauge(
             "view_partitions_waiting",

@@ -1,4 +1,8 @@
-"""Taking partitions over: open them in the log, then read what the log says their state is."""
+"""Taking partitions over: open them in the log, then read what the log says their state is.
+
+Reading may have begun long before, and followed the log since: what a log says is folded in its
+order, so that only the rest is left to be read up to the open record.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, RecordsDeletedError, read_to_end
 
-__all__ = ["Restored", "opened_since", "restore_partitions", "restore_progress"]
+__all__ = ["Reading", "Restored", "opened_since", "restore_partitions", "restore_progress"]
 
 log = structlog.get_logger(__name__)
 
@@ -35,27 +39,43 @@ class Restored:
     state: ViewPartition
     end: End | None
     trimming: Trimming
+    records: int
+    """Read by this restore: without what was there when it began."""
+    tiles: int
+    """In those records."""
 
 
-class _Reading:
-    """One partition's restore under way: chunks are loaded in a thread, one at a time."""
+class Reading:
+    """A partition's state as far as its log has been read; whoever reads on goes on from there."""
 
     def __init__(self, state: ViewPartition) -> None:
         self.state = state
         self.restorer = Restorer()
-        self.next_offset = 0
+        self.next_offset = EARLIEST
+        self.records = 0
+        """Read so far, and the tiles in them."""
         self.tiles = 0
+        self.stats = state.state.stats()
+        """Size of the state, at the end of the last chunk that is loaded."""
         self._loading: asyncio.Future[None] | None = None
 
-    async def take(self, chunk: Chunk) -> None:
-        """Load a chunk while the next one is fetched."""
-        await self.loaded()
+    def take(self, chunk: Chunk) -> None:
+        """Begin to load the next chunk, in a thread; the one before is `loaded`.
+
+        Raises RecordsDeletedError if there were records before it that nobody has read.
+        """
+        if EARLIEST != self.next_offset < chunk.first_offset:
+            raise RecordsDeletedError(
+                f"{chunk.topic}/{chunk.partition} was trimmed up to {chunk.first_offset}, and read "
+                f"up to {self.next_offset}."
+            )
         self.next_offset = chunk.next_offset
         self._loading = asyncio.ensure_future(asyncio.to_thread(self._load, chunk))
 
     async def loaded(self) -> None:
+        """Return when all that was taken is in the state."""
         if self._loading is not None:
-            await self._loading
+            await asyncio.shield(self._loading)
 
     def _load(self, chunk: Chunk) -> None:
         for i in range(len(chunk)):
@@ -72,6 +92,8 @@ class _Reading:
                     f"{chunk.topic}/{chunk.partition}, offset {chunk.offsets[i]}: {error} "
                     f"`streamsvc store rebuild --from-topic {view}` begins the view anew."
                 ) from error
+        self.records += len(chunk)
+        self.stats = self.state.state.stats()
 
 
 async def restore_partitions(
@@ -82,23 +104,29 @@ async def restore_partitions(
     incarnation: int,
     begins: Mapping[int, int],
     make: Callable[[int], ViewPartition],
+    begun: Mapping[int, Reading] | None = None,
 ) -> dict[int, Restored]:
     """Restore partitions of one changelog topic: those in `begins`, with where their logs begin.
 
     Appends and awaits an open record for each before reading, so that nothing an older owner still
-    writes can be part of what is read. `make` gives a partition without state. Says how far it is
-    if it takes long. Raises IntegrityError for a log that lost its beginning.
+    writes can be part of what is read. `make` gives a partition without state; those in `begun` are
+    read on from where they are. Says how far it is if it takes long.
+    Raises IntegrityError for a log that lost its beginning.
     """
     value = encode_open(owner, incarnation)
     opened = [await producer.send(changelog, p, [(None, value, ())]) for p in begins]
     offsets = await asyncio.gather(*opened)
-    total = sum(at or 0 for at in offsets) - sum(begins.values()) + len(begins)
+    ends = {p: (at or 0) + 1 for p, at in zip(begins, offsets, strict=True)}
+    begun = begun or {}
     while True:
+        readings = {p: begun.get(p) or Reading(make(p)) for p in begins}
+        total = sum(ends[p] - max(begins[p], each.next_offset) for p, each in readings.items())
         try:
-            return await _read(settings, changelog, owner, total, {p: make(p) for p in begins})
+            return await _read(settings, changelog, owner, total, readings)
         except RecordsDeletedError:
             # Whoever had the partition before us has just trimmed it. What is left is whole.
             log.info("restore_begins_again", changelog=changelog)
+            begun = {}
 
 
 async def _read(
@@ -106,18 +134,20 @@ async def _read(
     changelog: str,
     owner: str,
     total: int,
-    states: Mapping[int, ViewPartition],
+    readings: Mapping[int, Reading],
 ) -> dict[int, Restored]:
-    readings = {partition: _Reading(state) for partition, state in states.items()}
+    starts = {partition: each.next_offset for partition, each in readings.items()}
+    before = {partition: (each.records, each.tiles) for partition, each in readings.items()}
     started = said = time.monotonic()
     read = 0
     try:
-        async for chunk in read_to_end(settings, changelog, dict.fromkeys(states, EARLIEST)):
-            await readings[chunk.partition].take(chunk)
+        async for chunk in read_to_end(settings, changelog, starts):
+            await readings[chunk.partition].loaded()
+            readings[chunk.partition].take(chunk)
             read += len(chunk)
             if time.monotonic() - said >= PROGRESS_S:
                 said = time.monotonic()
-                tiles = sum(each.tiles for each in readings.values())
+                tiles = sum(each.tiles - before[p][1] for p, each in readings.items())
                 log.info(
                     "restoring",
                     changelog=changelog,
@@ -132,6 +162,8 @@ async def _read(
             each.state,
             each.restorer.end,
             Trimming(each.next_offset, superseded=each.restorer.owner != owner),
+            each.records - before[partition][0],
+            each.tiles - before[partition][1],
         )
         for partition, each in readings.items()
     }

@@ -67,13 +67,18 @@ async def read_to_end(
 
 
 async def follow(
-    settings: Settings, topic: str, wanted: dict[int, int], max_records: int
+    settings: Settings,
+    topic: str,
+    wanted: dict[int, int],
+    max_records: int,
+    ends: dict[int, int] | None = None,
 ) -> AsyncIterator[Chunk | None]:
     """Chunks of the partitions in `wanted`, each from its offset on, for as long as any is wanted.
 
     None where nothing came for a while. A partition that is taken out of `wanted` is read no
-    further. Raises RecordsDeletedError where records that are wanted are deleted, UnavailableError
-    if Kafka does not answer.
+    further. `ends`, if given, is told where each partition ended at the last fetch.
+    Raises RecordsDeletedError where records that are wanted are deleted, UnavailableError if Kafka
+    does not answer.
     """
     consumer = _consumer(settings, Columnar(max_records=max_records))
     tps = {partition: TopicPartition(topic, partition) for partition in wanted}
@@ -84,6 +89,9 @@ async def follow(
             consumer.seek(tps[partition], offset)
         while wanted:
             fetched = await consumer.getmany(timeout_ms=FOLLOW_WAIT_MS)
+            if ends is not None:
+                found = {partition: consumer.highwater(tp) for partition, tp in tps.items()}
+                ends |= {partition: end for partition, end in found.items() if end is not None}
             for chunk in (chunk for chunks in fetched.values() for chunk in chunks):
                 if chunk.partition in wanted:
                     yield chunk

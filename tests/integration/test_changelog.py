@@ -19,7 +19,7 @@ from streamsvc.state import partition, trimming
 from streamsvc.state.blocks import unpack_block
 from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import ViewPartition
-from streamsvc.state.restore import restore_partitions
+from streamsvc.state.restore import Reading, restore_partitions
 from streamsvc.state.shuffle import Section, Span
 from streamsvc.state.topics import LOG_CONFIG
 from streamsvc.transport.admin import Admin, TopicSpec
@@ -70,10 +70,11 @@ class Worker:
         self.trimmer = Trimmer(settings, name, self.metrics)
         self.bytes = 0
 
-    async def take_over(self, admin, make=lambda p: ViewPartition(VIEW, SPEC, p, 1)):
+    async def take_over(self, admin, make=lambda p: ViewPartition(VIEW, SPEC, p, 1), begun=None):
         begins = admin.start_offsets(self.changelog)
-        args = (self.settings, self.producer, self.changelog, self.name, 1, begins, make)
+        args = (self.settings, self.producer, self.changelog, self.name, 1, begins, make, begun)
         restored = (await restore_partitions(*args))[0]
+        self.read = restored.records
         self.state = restored.state
         self.state.trimming = restored.trimming
         self.state.resume(restored.end, 0)
@@ -228,3 +229,56 @@ async def test_a_log_whose_beginning_was_deleted_by_hand_is_refused(
     admin.delete_records(changelog, {0: 3})
     with pytest.raises(IntegrityError, match="store rebuild --from-topic v"):
         await Worker("next", changelog, stack.settings, producer).take_over(admin)
+
+
+async def copy_of(stack, changelog):
+    """What a worker has that follows the log, and stopped for a moment."""
+    copy = Reading(ViewPartition(VIEW, SPEC, 0, 1))
+    async for chunk in read_to_end(stack.settings, changelog, {0: EARLIEST}):
+        await copy.loaded()
+        copy.take(chunk)
+    await copy.loaded()
+    return copy
+
+
+async def test_a_take_over_reads_on_where_a_copy_is_and_no_zombie_gets_into_it(
+    stack, admin, changelog, producer
+):
+    zombie = await Worker("zombie", changelog, stack.settings, producer).take_over(admin)
+    for i in range(40):
+        zombie.apply([f"k{i}", f"k{i + 1}"], 1_000_000 + 100 * i)
+        await zombie.commit(trim=False)
+    copy = await copy_of(stack, changelog)
+    owner = await Worker("owner", changelog, stack.settings, producer).take_over(admin)
+    for state, keys in ((owner, ["k1", "mine"]), (zombie, ["k1", "void"]), (owner, ["k1"])):
+        state.apply(keys, 1_010_000)
+        await state.commit(trim=False)
+    follower = Worker("follower", changelog, stack.settings, producer)
+    await follower.take_over(admin, begun={0: copy})
+    assert follower.state is copy.state
+    assert follower.read < 20
+    again = await Worker("again", changelog, stack.settings, producer).take_over(admin)
+    assert again.read > 80
+    assert follower.state.applied == again.state.applied == owner.state.applied
+    assert follower.state.vector == again.state.vector
+    values = features(owner.state)
+    assert not any(b"void" in key for key in values)
+    assert features(follower.state) == features(again.state) == values
+
+
+async def test_a_copy_that_was_overtaken_by_the_trimmer_begins_anew(
+    stack, admin, changelog, producer, at_once
+):
+    owner = await Worker("owner", changelog, stack.settings, producer).take_over(admin)
+    owner.apply(["gone", "stays"], 1_000_000)
+    await owner.commit()
+    copy = await copy_of(stack, changelog)
+    for i in range(60):
+        owner.apply(["stays"], 1_010_000 + 2_000 * i)
+        await owner.commit()
+    assert admin.start_offsets(changelog)[0] > copy.next_offset
+    follower = Worker("follower", changelog, stack.settings, producer)
+    await follower.take_over(admin, begun={0: copy})
+    assert follower.state is not copy.state
+    assert follower.state.applied == owner.state.applied
+    assert features(follower.state) == features(owner.state)

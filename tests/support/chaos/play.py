@@ -26,7 +26,7 @@ def play(seed: int, faults: int, directory: Path, kinds: Sequence[str] = tuple(K
     schedule = draw(seed, faults, kinds)
     only = "" if len(kinds) == len(KINDS) else f" --kinds {' '.join(kinds)}"
     repeat = f'repeat with: make chaos ARGS="--seed {seed} --faults {faults}{only}"'
-    with Servers(directory / "servers") as servers, _repo(servers, directory) as repo:
+    with Servers(directory / "servers") as servers, _repo(servers, directory, seed) as repo:
         repo.create_topic(PARTITIONS)
         repo.apply()
         _publish_model(servers, repo)
@@ -47,7 +47,7 @@ def play(seed: int, faults: int, directory: Path, kinds: Sequence[str] = tuple(K
         )
 
 
-def _repo(servers: Servers, directory: Path) -> RunningRepo:
+def _repo(servers: Servers, directory: Path, seed: int) -> RunningRepo:
     return RunningRepo(
         servers,
         directory,
@@ -57,6 +57,8 @@ def _repo(servers: Servers, directory: Path) -> RunningRepo:
         # So that a paused worker loses its partitions within a few seconds.
         STREAMSVC_SESSION_TIMEOUT_MS="3000",
         STREAMSVC_HEARTBEAT_INTERVAL_MS="300",
+        # With an odd seed, workers keep copies of each other's states.
+        STREAMSVC_STANDBY_MEMORY_MB="200" if seed % 2 else "0",
         # Answers may come late here, but from the model.
         STREAMSVC_DEADLINE_MS="60000",
         **servers.environment,
