@@ -7,46 +7,68 @@ undone, the next worker does.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
-from support.payments import START_MS, VIEWS, generate
-from support.repo import PATIENCE_S, RunningRepo
+from support.payments import DAY, MINUTE, START_MS, VIEWS, generate
+from support.repo import PATIENCE_S, archived_payments
 from support.served import assert_served
 
-from streamsvc.archive.names import chain, logs_of
-from streamsvc.archive.storage import ArchiveStorage
+from streamsvc.state.topics import InternalTopics
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 
 N = 1_500
-OTHERS = ("card_newest",)
+CHANGED_GRID = {"card_in_shop": 10 * MINUTE, "card_abroad": 20 * MINUTE}
+"""View -> the grid of its windows of a day, by PAYMENTS_GRID_MINUTES = 10."""
+
+
+def changed(view: str) -> list[tuple]:
+    """What the features of a view are then."""
+    return [
+        (*feature, window, CHANGED_GRID[view] if window == DAY else grid)
+        for *feature, window, grid in VIEWS[view]
+    ]
+
+
+def backfilling(repo, view: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "streamsvc", "backfill", view, "--processes", "1", "--json"],
+        cwd=repo.path,
+        env={**repo.environment, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def backfill(repo, view: str, code: int = 0, **environment: str) -> str:
     """What the command says: on stderr, if it has to fail."""
-    command = [sys.executable, "-m", "streamsvc", "backfill", view, "--processes", "1", "--json"]
-    done = subprocess.run(
-        command,
-        cwd=repo.path,
-        env={**repo.environment, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stderr if code else done.stdout
+    with backfilling(repo, view, **environment) as running:
+        try:
+            out, told = running.communicate(timeout=PATIENCE_S)
+        finally:
+            running.kill()
+    assert running.returncode == code, out + told
+    return told if code else out
+
+
+def kill_while_it_builds(repo, view: str, incarnation: int) -> None:
+    """kill -9 to a backfill as soon as some of the state is in its changelog."""
+    changelog = InternalTopics("", repo.project).changelog(view, incarnation)
+    with backfilling(repo, view) as running:
+        try:
+            repo.wait_until(lambda: repo.records_of(changelog) > 0 or running.poll() is not None)
+        finally:
+            running.kill()
+        running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == -signal.SIGKILL
 
 
 def test_views_begin_with_their_archive_and_go_on_with_the_stream(stack, tmp_path):
-    with RunningRepo(
-        stack,
-        tmp_path,
-        "payments",
-        PAYMENTS_ARCHIVE="data/archive",
-        STREAMSVC_ARCHIVE_INTERVAL_S="0.3",
-    ) as repo:
+    """Whoever builds a state is killed, and so is a worker between two definitions."""
+    with archived_payments(stack, tmp_path, STREAMSVC_DEFINITIONS_INTERVAL_S="0.2") as repo:
 
         def produce(part: int) -> None:
             made = generate(N, seed=part, start_ms=START_MS + part * N * 400, cards=300)
@@ -61,15 +83,9 @@ def test_views_begin_with_their_archive_and_go_on_with_the_stream(stack, tmp_pat
         repo.apply()
         produce(0)
         ends = repo.admin.end_offsets(repo.topic)
-        storage = ArchiveStorage(str(repo.path / "data/archive"))
-
-        def archived() -> bool:
-            logs = logs_of(storage.files())
-            return {log.partition: chain(files)[-1].next for log, files in logs.items()} == ends
-
         repo.start_worker("archive", "archive")
         repo.start_worker("features")
-        repo.wait_until(archived)
+        repo.wait_until_archived()
         repo.stop_worker("archive")
         produce(1)
         repo.wait_until_applied()
@@ -84,8 +100,36 @@ def test_views_begin_with_their_archive_and_go_on_with_the_stream(stack, tmp_pat
         assert "The online store at 127.0.0.1:1" in " ".join(said.split())
         assert incarnations("card_spend") == {1}
 
+        # Two workers. One of them is paused, so that the other one alone cannot end the switch.
         repo.start_worker("features")
+        repo.start_worker("paused", STREAMSVC_SESSION_TIMEOUT_MS="60000")
+        repo.wait_until(lambda: "partitions_taken_over" in repo.log_of("paused"))
         produce(2)
-        assert_served(repo, {view: VIEWS[view] for view in ("card_spend", "shop_sales", *OTHERS)})
-        assert incarnations("card_spend") == incarnations("shop_sales") == {2}
-        assert all(incarnations(view) == {1} for view in OTHERS)
+        repo.wait_until_applied()
+        repo.workers["paused"].send_signal(signal.SIGSTOP)
+        repo.environment["PAYMENTS_GRID_MINUTES"] = "10"
+        repo.apply()
+        repo.wait_until(lambda: "definitions_changed" in repo.log_of("features"))
+        repo.stop_worker("features", signal.SIGKILL)
+        assert 1 in incarnations("card_in_shop"), "in the middle"
+        repo.workers["paused"].send_signal(signal.SIGCONT)
+        repo.start_worker("features")
+        produce(3)
+        repo.wait_until_applied()
+        repo.wait_until(lambda: all(incarnations(view) == {2} for view in CHANGED_GRID))
+
+        # One of the changed views is to begin with the archive, and that is killed, too.
+        for name in ("features", "paused"):
+            repo.stop_worker(name)
+        kill_while_it_builds(repo, "card_abroad", 3)
+        assert incarnations("card_abroad") == {2}
+        told = json.loads(backfill(repo, "card_abroad"))
+        assert told["incarnation"] == 3, "the same one"
+        repo.start_worker("features")
+        produce(4)
+        views = ("shop_sales", "card_spend", "card_newest")
+        assert_served(repo, {v: VIEWS[v] for v in views} | {v: changed(v) for v in CHANGED_GRID})
+        assert incarnations("shop_sales") == incarnations("card_spend") == {2}
+        assert incarnations("card_in_shop") == {2}
+        assert incarnations("card_abroad") == {3}
+        assert incarnations("card_newest") == {1}

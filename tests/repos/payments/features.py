@@ -1,5 +1,10 @@
-"""Windowed features of cards, of shops, and of a card in a shop."""
+"""Windowed features of cards, of shops, and of a card in a shop.
 
+PAYMENTS_GRID_MINUTES changes two of the views: `card_in_shop`, and the usual price in
+`card_abroad`.
+"""
+
+import os
 from datetime import timedelta
 
 from entities import card, shop
@@ -12,6 +17,7 @@ TEN_MINUTES = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
+GRID = timedelta(minutes=int(os.environ.get("PAYMENTS_GRID_MINUTES", "30")))
 
 # Ten minutes on a ten-second grid, an hour on the default grid (a minute), a day on an hourly one.
 card_spend = StreamFeatureView(
@@ -121,8 +127,8 @@ card_in_shop = StreamFeatureView(
     source=payments,
     timestamp_field="paid_at",
     aggregations=[
-        Aggregation("amount", "count", DAY, timedelta(minutes=30), name="visits"),
-        Aggregation("amount", "mean", DAY, timedelta(minutes=30), name="usual_amount"),
+        Aggregation("amount", "count", DAY, GRID, name="visits"),
+        Aggregation("amount", "mean", DAY, GRID, name="usual_amount"),
     ],
     schema=[
         Field(name="card_id", dtype=String),
@@ -142,7 +148,7 @@ card_in_shop = StreamFeatureView(
     aggregations=[
         Aggregation("amount_abroad", "count", HOUR, name="payments_abroad"),
         Aggregation("amount_abroad", "sum", HOUR, name="spent_abroad"),
-        Aggregation("amount_per_item", "mean", DAY, HOUR, name="usual_price"),
+        Aggregation("amount_per_item", "mean", DAY, 2 * GRID, name="usual_price"),
     ],
     schema=[
         Field(name="card_id", dtype=String),
