@@ -85,7 +85,8 @@ async def publish(settings: Settings, topic: str, n: int, keys: int) -> None:
 def verify(settings: Settings, running: Plan, n: int, keys: int, clock: int) -> None:
     view = running.views[0]
     users, amounts, times = events(n, keys)
-    sample = np.random.default_rng(1).choice(keys, min(500, keys), replace=False)
+    seen = np.unique(users)
+    sample = np.random.default_rng(1).choice(seen, min(500, len(seen)), replace=False)
     layout = RowLayout(dict(view.feature_types))
     column = encode_entity_keys([strings([f"u{k}" for k in sample])])
     rows = RowReader(connect(settings), running.project).read(view.name, layout, column)
