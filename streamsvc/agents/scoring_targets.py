@@ -83,7 +83,7 @@ def scoring_target(
     model = LocalModel(latest_version(model_repository / route.model))
     inputs = service_inputs(plan, service, model.card.features)
     views = [plan.view(view.name) for view in inputs.views if view.topic is not None]
-    topics = [*service_topics(settings, service), *source_topics(settings, views)]
+    topics = [*service_topics(settings, plan.project, service), *source_topics(settings, views)]
     partitions = {t.name: t.partitions for t in Admin(settings).ensure(specs(topics)).values()}
     return ScoringTarget(
         service=service,

@@ -56,6 +56,8 @@ _TOPICS: dict[WorkRole, dict[TopicRole, _Operations]] = {
         "requests": _READ,
         "predictions": _WRITE,
         "served log": _WRITE,
+        # What shall run, and what does here.
+        "rollout": _READ | _WRITE,
         "dead letters": _SEE,
     },
     "archive": {"events": _READ, "dead letters": _WRITE},
@@ -87,7 +89,7 @@ def acls(settings: Settings, plan: Plan, role: WorkRole) -> list[Acl]:
         Acl("topic", name, tuple(sorted(_least(allowed))))
         for name, allowed in _topics(settings, plan, role).items()
     ]
-    if role in _STATE and plan.views:
+    if role in _STATE and (plan.views or role == "operator"):
         operations = tuple(sorted(_least(_STATE[role])))
         found.append(Acl("topic", internal.beginning, operations, prefixed=True))
     if role == "scoring" and plan.views:
@@ -133,7 +135,8 @@ def _needed(settings: Settings, plan: Plan, role: WorkRole) -> Iterable[PlannedT
         if service.route is not None:
             inputs = service_inputs(plan, service, [str(ref) for ref in service.features])
             views = [plan.view(view.name) for view in inputs.views if view.topic is not None]
-            found += source_topics(settings, views) + service_topics(settings, service)
+            found += source_topics(settings, views)
+            found += service_topics(settings, plan.project, service)
     return found
 
 

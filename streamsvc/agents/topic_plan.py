@@ -29,6 +29,7 @@ __all__ = [
     "Role",
     "archive_topics",
     "named_topics",
+    "rollout_topic",
     "service_topics",
     "source_topics",
     "specs",
@@ -42,6 +43,7 @@ Role: TypeAlias = Literal[
     "dead letters",
     "predictions",
     "served log",
+    "rollout",
     "control",
     "progress",
     "changelog",
@@ -55,6 +57,7 @@ ROLES: dict[Role, frozenset[str]] = {
     "dead letters": frozenset(),
     "predictions": frozenset(),
     "served log": frozenset(),
+    "rollout": frozenset({"cleanup.policy"}),
     "control": frozenset({"cleanup.policy"}),
     "progress": frozenset({"cleanup.policy"}),
     "changelog": frozenset({"partitions", "cleanup.policy", "retention.ms", "retention.bytes"}),
@@ -98,7 +101,7 @@ def view_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     ]
 
 
-def service_topics(settings: Settings, service: Service) -> list[PlannedTopic]:
+def service_topics(settings: Settings, project: str, service: Service) -> list[PlannedTopic]:
     """What the scoring workers of a service with a route read and write, but for event topics."""
     route = service.route
     assert route is not None
@@ -106,10 +109,17 @@ def service_topics(settings: Settings, service: Service) -> list[PlannedTopic]:
         _records("requests", route.requests, settings),
         _dead_letters(route.requests, settings),
         _records("predictions", route.predictions, settings),
+        rollout_topic(settings, project),
     ]
     if settings.served_log:
         topics.append(_records("served log", served_topic(service.name), settings))
     return topics
+
+
+def rollout_topic(settings: Settings, project: str) -> PlannedTopic:
+    """Where it is said which model versions answer."""
+    name = InternalTopics(settings.topic_prefix, project).rollout
+    return PlannedTopic("rollout", TopicSpec(name, 1, TABLE_CONFIG))
 
 
 def archive_topics(settings: Settings, plan: Plan, sources: Iterable[Source]) -> list[PlannedTopic]:
@@ -135,7 +145,7 @@ def named_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     found = view_topics(settings, plan)
     for service in plan.services:
         if service.route is not None:
-            found += service_topics(settings, service)
+            found += service_topics(settings, plan.project, service)
     archived = [source for source in plan.sources if source.archive_is_directory]
     found += archive_topics(settings, plan, archived)
     each = {topic.name: topic for topic in reversed(found)}

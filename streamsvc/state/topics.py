@@ -75,6 +75,11 @@ class InternalTopics:
         """Compacted, one partition: how far each source partition was shuffled for each view."""
         return f"{self.beginning}progress"
 
+    @property
+    def rollout(self) -> str:
+        """Compacted, one partition: which model versions answer for each service."""
+        return f"{self.beginning}rollout"
+
     def changelog(self, view: str, incarnation: int) -> str:
         """Co-partitioned with the view's input: its tiles, end markers and open records."""
         return f"{self.beginning}{view}.{incarnation}.changelog"

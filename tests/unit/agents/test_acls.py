@@ -45,6 +45,7 @@ def test_a_scoring_worker_reads_requests_and_sees_events():
         ("topic", route.predictions): {"Write"},
         ("topic", f"served.{name}"): {"Write"},
         ("topic", f"eu.streamsvc.{PLAN.project}.control"): {"Read"},
+        ("topic", f"eu.streamsvc.{PLAN.project}.rollout"): {"Read", "Write"},
         ("group", f"eu.streamsvc.{PLAN.project}.scoring.{name}"): {"Read"},
     }
 

@@ -32,6 +32,7 @@ def test_every_topic_stands_there_once_with_its_role():
         f"{route.requests}.dead": "dead letters",
         route.predictions: "predictions",
         f"served.{name}": "served log",
+        f"eu.streamsvc.{PLAN.project}.rollout": "rollout",
         f"eu.streamsvc.{PLAN.project}.control": "control",
         f"eu.streamsvc.{PLAN.project}.progress": "progress",
     }
@@ -47,7 +48,7 @@ def test_requests_on_an_event_topic_are_that_topic():
 
 def test_no_served_log_needs_no_topic():
     settings = SETTINGS.model_copy(update={"served_log": False})
-    topics = service_topics(settings, PLAN.services[0])
+    topics = service_topics(settings, PLAN.project, PLAN.services[0])
     assert "served log" not in {topic.role for topic in topics}
 
 
