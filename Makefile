@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types architecture kernels test unit chaos demo up down lock clean
+.PHONY: help setup lint types architecture kernels test coverage unit chaos demo up down lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ kernels: setup ## Compile the kernels into numba's cache, where they are not the
 	@$(BIN)/python -c "from streamsvc.features.warm import warm; warm()"
 
 # The kernels take one processor for a minute in a fresh clone, and the checks the other one.
-test: setup ## Lint, types, architecture and all tests, with coverage
+test: setup ## Lint, types, architecture and all tests
 	@$(MAKE) --no-print-directory --output-sync=target -j 2 kernels lint types architecture
+	$(BIN)/pytest $(PARALLEL)
+
+coverage: setup ## All tests once more, slower, with the lines that none of them runs
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered
 
 unit: setup ## Unit tests only (no servers)

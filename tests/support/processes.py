@@ -1,28 +1,21 @@
-"""Workers as processes, forked from one that has imported everything: up in a second."""
+"""Workers as processes, for a plan that is at hand."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
+from support.forked import fork
+
 PATIENCE_S = 180
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["streamsvc.agents.scoring", "streamsvc.agents.features"])
 
-
-def _work(kind: str, log: Path, arguments: tuple[Any, ...]) -> None:
+def _work(kind: str, arguments: tuple[Any, ...]) -> None:
     from streamsvc.agents import features, scoring
 
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     run: Any = features.run_views if kind == "features" else scoring.run_services
     asyncio.run(run(*arguments))
 
@@ -33,8 +26,7 @@ class Worker:
     def __init__(self, kind: str, log: Path, *arguments: Any) -> None:
         self.log = log
         self._seen = self._said()
-        self._process = _forks.Process(target=_work, args=(kind, log, arguments))
-        self._process.start()
+        self._process = fork(log, _work, kind, arguments)
 
     def send_signal(self, which: signal.Signals) -> None:
         """Nothing happens if it has ended."""

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from support.forked import Command
 from typer.testing import CliRunner
 
 from streamsvc.archive.names import chain, logs_of
@@ -60,7 +60,7 @@ class RunningRepo:
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
-        self.workers: dict[str, subprocess.Popen] = {}
+        self.workers: dict[str, Command] = {}
         self.settings = settings
 
     def __enter__(self) -> RunningRepo:
@@ -116,19 +116,14 @@ class RunningRepo:
             feast_repo.apply(self.path)
         self.__dict__.pop("plan", None)
 
-    def start_worker(
-        self, name: str, kind: str = "features", **environment: str
-    ) -> subprocess.Popen:
-        log = (self.path / f"{name}.log").open("a")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamsvc", "worker", kind],
-            cwd=self.path,
-            env={**self.environment, **environment},
-            stdout=log,
-            stderr=log,
+    def start_worker(self, name: str, kind: str = "features", **environment: str) -> Command:
+        self.workers[name] = Command(
+            ["worker", kind],
+            self.path,
+            {**self.environment, **environment},
+            self.path / f"{name}.log",
         )
-        self.workers[name] = process
-        return process
+        return self.workers[name]
 
     def log_of(self, name: str) -> str:
         return (self.path / f"{name}.log").read_text()
