@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     # --- Scoring worker --------------------------------------------------------------------
     max_inflight_batches: int = Field(4, ge=1)
     """Batches that may be scored at once; at most 2 while fewer than 256 requests are under way."""
+    max_inflight_mb: int = Field(64, ge=1)
+    """Megabytes of requests that a service of a worker holds unanswered; what comes on top waits
+    at the broker."""
     transaction_interval_ms: int = Field(20, ge=0)
     """Least milliseconds from one transaction of a route with `delivery="exactly_once"` to the
     next. Readers see a prediction when its transaction ends: fewer are cheaper, and later."""

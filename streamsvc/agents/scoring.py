@@ -77,7 +77,11 @@ class ScoringWorker:
         name = target.service.name
         self._serving = Serving(settings, project, target, threads)
         self._batches: Batches[_Answer] = Batches(
-            self._score, self._publish, self._fatal, settings.max_inflight_batches
+            self._score,
+            self._publish,
+            self._fatal,
+            settings.max_inflight_batches,
+            settings.max_inflight_mb * 1_000_000,
         )
         self.app = create_app(
             settings,

@@ -42,11 +42,16 @@ class Batches(Generic[T]):
         publish: Callable[[T], Awaitable[Awaitable[None]]],
         failed: Callable[[BaseException], None],
         max_inflight: int,
+        max_bytes: int,
     ) -> None:
+        """`max_bytes` is what requests may take that were taken in and are not answered yet; what
+        a fetch brought at once may exceed it."""
         self._score = score
         self._publish = publish
         self._failed = failed
         self._max_inflight = max_inflight
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
         self._waiting: deque[Delivery] = deque()
         self._waiting_rows = 0
         self._running_rows = 0
@@ -70,6 +75,7 @@ class Batches(Generic[T]):
         await self._room.wait()
         self._waiting.append(delivery)
         self._waiting_rows += len(delivery.chunk)
+        self._held_bytes += delivery.chunk.data.nbytes
         self._received += 1
         if not self._broken:
             self._idle.clear()
@@ -96,12 +102,14 @@ class Batches(Generic[T]):
             before, published = self._last_published, asyncio.Event()
             self._last_published = published
             rows = sum(len(delivery.chunk) for delivery in batch)
+            size = sum(delivery.chunk.data.nbytes for delivery in batch)
             self._running_rows += rows
             task = asyncio.create_task(self._run(batch, before, published))
             self._running.add(task)
-            task.add_done_callback(partial(self._ended, rows))
-        _set(self._room, self._broken or self._waiting_rows < MAX_WAITING_ROWS)
-        _set(self.wanting, self._broken or len(self._running) < self._limit())
+            task.add_done_callback(partial(self._ended, rows, size))
+        room = self._waiting_rows < MAX_WAITING_ROWS and self._held_bytes < self._max_bytes
+        _set(self._room, self._broken or room)
+        _set(self.wanting, self._broken or (room and len(self._running) < self._limit()))
         _set(self._idle, self._broken or not (self._waiting or self._running))
 
     def _limit(self) -> int:
@@ -121,6 +129,8 @@ class Batches(Generic[T]):
             if delivery.live:
                 rows += more
                 batch.append(delivery)
+            else:
+                self._held_bytes -= delivery.chunk.data.nbytes
         return batch
 
     async def _run(
@@ -134,9 +144,10 @@ class Batches(Generic[T]):
         for delivery in batch:
             delivery.ack()
 
-    def _ended(self, rows: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, rows: int, size: int, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._running_rows -= rows
+        self._held_bytes -= size
         if not task.cancelled() and (error := task.exception()) is not None and not self._broken:
             self._broken = True
             self._failed(error)

@@ -21,14 +21,16 @@ from streamsvc.transport.ledger import Slot
 class Service:
     """Scores a batch when its gate opens; its publications are safe when told so."""
 
-    def __init__(self, max_inflight=2):
+    def __init__(self, max_inflight=2, max_bytes=10**9):
         self.gates: list[asyncio.Event] = []
         self.batches: list[list[int]] = []
         self.published: list[list[int]] = []
         self.safe: list[asyncio.Future] = []
         self.acked: list[int] = []
         self.errors: list[BaseException] = []
-        self.batcher = Batches(self._score, self._publish, self.errors.append, max_inflight)
+        self.batcher = Batches(
+            self._score, self._publish, self.errors.append, max_inflight, max_bytes
+        )
 
     async def _score(self, batch):
         firsts = [d.chunk.first_offset for d in batch]
@@ -139,6 +141,41 @@ async def test_nothing_more_is_taken_while_too_much_waits():
     service.safe[0].set_result(None)
     await more
     assert service.batches[1] == [1]
+
+
+async def test_what_is_unanswered_is_bounded_in_bytes():
+    size = chunk([b"{}"]).data.nbytes
+    service = Service(max_inflight=8, max_bytes=2 * size)
+    await service.put(0)
+    assert service.batcher.wanting.is_set()
+    await service.put(1)
+    assert not service.batcher.wanting.is_set()
+    more = asyncio.create_task(service.put(2))
+    await settle()
+    assert not more.done()
+    await finish(service, 0)
+    await more
+    assert service.batches == [[0], [1], [2]]
+    for i in (1, 2):
+        await finish(service, i)
+    await service.batcher.drain()
+    assert service.batcher.wanting.is_set()
+
+
+async def test_what_was_revoked_gives_its_bytes_back():
+    size = chunk([b"{}"]).data.nbytes
+    service = Service(max_inflight=1, max_bytes=2 * size)
+    gone = Slot(2)
+    await service.put(0)
+    await service.put(1, slot=gone)
+    gone.live = False
+    await finish(service, 0)
+    await service.batcher.drain()
+    await service.put(2)
+    await asyncio.wait_for(service.put(3), 5)
+    assert service.batches == [[0], [2]]
+    await finish(service, 1)
+    await finish(service, 2)
 
 
 @pytest.mark.parametrize("max_inflight", [1, 4])
