@@ -86,7 +86,9 @@ class ScoringWorker:
         self.app = create_app(
             settings,
             worker_group(settings.topic_prefix, project, "scoring", name),
-            instance_id=instance_id,
+            # A static member that joins anew gets the partitions that it had (KIP-345): of another
+            # topic, once its service has moved.
+            instance_id=instance_id and f"{instance_id}.{target.route.requests}",
         )
         self.app.fetch_gate = self._batches.wanting
         self._delivery: DeliveryMode = (

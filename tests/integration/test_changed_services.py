@@ -179,7 +179,10 @@ async def test_a_model_that_no_longer_fits_is_refused_until_there_is_another(w, 
 
 @pytest.mark.timeout(180)
 async def test_a_service_answers_where_it_was_until_it_can_move(w):
-    """Its new topic's worker finds no Kafka; then it moves, and moves on exactly once."""
+    """Its new topic's worker finds no Kafka; then it moves, and moves on exactly once.
+
+    As a static member, which is in its group still when it moves.
+    """
     settings = w.settings.model_copy(update={"model_server": "in-process"})
     nowhere = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
     metrics, stop, chosen = ScoringMetrics(), asyncio.Event(), [settings]
@@ -187,7 +190,9 @@ async def test_a_service_answers_where_it_was_until_it_can_move(w):
     second, third = (f"{w.route.requests}.{i}" for i in (2, 3))
     with ThreadPoolExecutor(4) as threads:
         fleet = ScoringFleet(
-            lambda target: ScoringWorker(chosen[0], w.plan.project, target, metrics, threads),
+            lambda target: ScoringWorker(
+                chosen[0], w.plan.project, target, metrics, threads, "worker-1"
+            ),
             stop,
         )
         await fleet.prepare(first)
