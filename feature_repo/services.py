@@ -51,5 +51,9 @@ late_arrival = FeatureService(
         deadline_ms=1_000,
         freshness_wait_ms=10,
         default=0.24,  # the share of late flights
+        labels="flights.arrived",  # of the same aircraft on the same flight, a few hours later
+        label_field="arr_delay",
+        label_from=15,
+        label_window_ms=36 * 3_600_000,
     ).tags(),
 )

@@ -24,6 +24,7 @@ __all__ = [
     "I64",
     "U8",
     "U32",
+    "U64",
     "Bools",
     "BytesColumn",
     "Column",
@@ -38,6 +39,7 @@ I64: TypeAlias = NDArray[np.int64]
 F64: TypeAlias = NDArray[np.float64]
 U8: TypeAlias = NDArray[np.uint8]
 U32: TypeAlias = NDArray[np.uint32]
+U64: TypeAlias = NDArray[np.uint64]
 Bools: TypeAlias = NDArray[np.bool_]
 
 

@@ -235,6 +235,11 @@ class Route:
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
+    labels: str | None = None
+    label_field: str | None = None
+    label_from: float | None = None
+    label_id: str | None = None
+    label_window_ms: int = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +252,8 @@ class Service:
     route: Route | None
     request: Source | None
     """The KafkaSource whose topic is the route's request topic."""
+    labels: Source | None = None
+    """The KafkaSource whose topic is that of the route's labels; None where it names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,17 @@ class ScoringRoute:
     """
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
+    labels: str | None = None
+    """Topic that says later what really happened; a KafkaSource of the repo describes it."""
+    label_field: str | None = None
+    """Field of it that is the label: a boolean, 0 or 1, or the number that the model estimates."""
+    label_from: float | None = None
+    """Value from which on a number is the positive class; None takes the field as it is."""
+    label_id: str | None = None
+    """Field with the prediction_id that a label is about. None: it is about the last request of the
+    same entity at or before its event time, and has the join keys, named as in requests."""
+    label_window_ms: int = 86_400_000
+    """Most milliseconds from a request's time to its label's; what comes later counts no more."""
 
     def tags(self) -> dict[str, str]:
         """Feast tags that say the same; values that are the default are left out."""
@@ -83,6 +94,7 @@ def parse_route(service: str, tags: Mapping[str, str]) -> tuple[Route | None, li
                 mistakes.append(
                     f"FeatureService {service!r}: tag {TAG_PREFIX + key!r} is {text!r}; {error}."
                 )
+    mistakes += _label_mistakes(service, given)
     mistakes += [
         f"FeatureService {service!r}: tag {TAG_PREFIX + key!r} is missing; "
         f"ScoringRoute(requests=…, model=…).tags() writes it."
@@ -90,6 +102,17 @@ def parse_route(service: str, tags: Mapping[str, str]) -> tuple[Route | None, li
         if key not in given
     ]
     return (None, mistakes) if mistakes else (Route(**values), [])
+
+
+def _label_mistakes(service: str, given: Mapping[str, str]) -> list[str]:
+    """Whether topic and field of the labels stand there together."""
+    asked = sorted(key for key in given if key.startswith("label"))
+    missing = [key for key in ("labels", "label_field") if asked and key not in given]
+    return [
+        f"FeatureService {service!r}: tag {TAG_PREFIX + key!r} is missing beside "
+        f"{TAG_PREFIX + asked[0]!r}; ScoringRoute(labels='topic', label_field='field') names both."
+        for key in missing
+    ]
 
 
 def _unknown(service: str, key: str) -> str:
@@ -139,4 +162,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "default": _number,
     "threshold": _number,
     "delivery": _delivery,
+    "labels": _name,
+    "label_field": _name,
+    "label_from": _number,
+    "label_id": _name,
+    "label_window_ms": _milliseconds,
 }

@@ -63,21 +63,40 @@ def compile_service(
                 for field in projection.features
                 if field.name in names and str(field.dtype) not in _NUMBERS
             ]
-    request = None
+    request = labels = None
     if route is not None and complete:
-        request = _request(what, route, sources, views, used, wrong)
+        keys = _join_keys(views, used)
+        request = _request(what, route, sources, used, keys, wrong)
+        if route.labels is not None:
+            labels = _labels(what, route, sources, keys, wrong)
     mistakes += wrong
     if wrong or not complete:
         return None
-    return Service(name, tuple(features), route, request)
+    return Service(name, tuple(features), route, request, labels)
+
+
+def _join_keys(
+    views: Mapping[str, View | BatchView | OnDemandView],
+    used: Mapping[str, View | BatchView | OnDemandView],
+) -> Mapping[str, JoinKey]:
+    """The join keys of all views that the service reads, those behind on-demand views as well."""
+    keys: dict[str, JoinKey] = {}
+    for view in used.values():
+        keyed: list[View | BatchView | OnDemandView] = [view]
+        if isinstance(view, OnDemandView):
+            keyed = [views[ref.view] for ref in view.source_features if ref.view in views]
+        for each in keyed:
+            if not isinstance(each, OnDemandView):
+                keys.update({key.name: key for key in each.join_keys})
+    return keys
 
 
 def _request(
     what: str,
     route: Route,
     sources: Mapping[str, Source],
-    views: Mapping[str, View | BatchView | OnDemandView],
     used: Mapping[str, View | BatchView | OnDemandView],
+    keys: Mapping[str, JoinKey],
     mistakes: list[str],
 ) -> Source | None:
     """The source of the requests, if it carries everything that the features ask for."""
@@ -90,16 +109,10 @@ def _request(
         )
         return None
     kinds = field_types(source.schema)
-    keys: dict[str, JoinKey] = {}
     fields: set[str] = set()
     for view in used.values():
-        keyed: list[View | BatchView | OnDemandView] = [view]
         if isinstance(view, OnDemandView):
             fields |= set(view.request_fields)
-            keyed = [views[ref.view] for ref in view.source_features if ref.view in views]
-        for each in keyed:
-            if not isinstance(each, OnDemandView):
-                keys.update({key.name: key for key in each.join_keys})
     for name in route.keys:
         if name not in keys:
             mistakes.append(
@@ -122,4 +135,45 @@ def _request(
         f"OnDemandFeatureView asks for; {nearest(field, kinds)}"
         for field in sorted(fields - set(kinds))
     ]
+    return source
+
+
+def _labels(
+    what: str,
+    route: Route,
+    sources: Mapping[str, Source],
+    keys: Mapping[str, JoinKey],
+    mistakes: list[str],
+) -> Source | None:
+    """The source of the labels, if it says what they are about and what they are."""
+    by_topic = {source.topic: source for source in sources.values()}
+    assert route.labels is not None
+    source = by_topic.get(route.labels)
+    if source is None:
+        mistakes.append(
+            f"{what}: its labels topic {route.labels!r} has no KafkaSource in the repo; "
+            f"{nearest(route.labels, by_topic)}"
+        )
+        return None
+    kinds = field_types(source.schema)
+    where = f"{what}: labels on {source.topic!r}"
+    asked: dict[str, tuple[str, str]] = {}
+    if route.label_id is not None:
+        asked[route.label_id] = ("string", "which label_id names")
+    else:
+        for name, key in keys.items():
+            why = f"for join key {name!r}; or set ScoringRoute(label_id=…)"
+            asked[route.keys.get(name, name)] = (key.type, why)
+    for field, (kind, why) in asked.items():
+        if field not in kinds:
+            mistakes.append(f"{where} have no field {field!r}, {why}: {nearest(field, kinds)}")
+        elif kinds[field] != kind:
+            mistakes.append(f"{where}: field {field!r}, {why}, is {kinds[field]}, not {kind}.")
+    label = str(route.label_field)
+    if label not in kinds:
+        mistakes.append(
+            f"{where} have no field {label!r}, which label_field names: {nearest(label, kinds)}"
+        )
+    elif kinds[label] == "string":
+        mistakes.append(f"{where}: label_field {label!r} is a string; a label is a number.")
     return source

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["auc", "log_loss"]
+from streamsvc.columns import F64
+
+__all__ = ["auc", "log_loss", "weighted_quantile"]
 
 
 def auc(labels: NDArray[np.generic], scores: NDArray[np.floating]) -> float:
@@ -33,3 +35,16 @@ def log_loss(labels: NDArray[np.generic], scores: NDArray[np.floating]) -> float
     p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     positive = labels.astype(bool)
     return float(-np.mean(np.where(positive, np.log(p), np.log1p(-p))))
+
+
+def weighted_quantile(values: F64, weights: NDArray[np.integer], share: float) -> float:
+    """The least of the values that at least `share` of the weight does not exceed; NaN of none.
+
+    >>> weighted_quantile(np.array([5.0, 1.0]), np.array([1, 99]), 0.99)
+    1.0
+    """
+    if not weights.sum():
+        return float("nan")
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, share * total[-1])])

@@ -464,6 +464,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 RISK = ScoringRoute(requests="payments", model="risk")
+LABELLED = replace(RISK, labels="payments", label_field="refund")
 
 
 def service(*features: Any, route: ScoringRoute = RISK) -> FeatureService:
@@ -486,6 +487,21 @@ def test_a_routed_service_knows_its_request_source() -> None:
         plan.service("rsik")
 
 
+def test_a_routed_service_knows_the_source_of_its_labels() -> None:
+    spend = view()
+    chargebacks = source(
+        name="chargebacks",
+        topic="chargebacks",
+        message_format=JsonFormat(schema_json="card STRING, lost DOUBLE, at STRING"),
+    )
+    route = replace(RISK, labels="chargebacks", label_field="lost", label_from=1)
+    plan = compile_(spend, sources=[source(), chargebacks], services=[service(spend, route=route)])
+    labels = plan.service("risk").labels
+    assert labels is not None
+    assert labels.topic == "chargebacks"
+    assert compile_(spend, services=[service(spend)]).service("risk").labels is None
+
+
 @pytest.mark.parametrize(
     ("route", "told"),
     [
@@ -493,6 +509,11 @@ def test_a_routed_service_knows_its_request_source() -> None:
         (replace(RISK, keys={"card": "crad"}), "no field 'crad' for join key 'card'"),
         (replace(RISK, keys={"card": "shop"}), "is int64, but join key 'card' is string"),
         (replace(RISK, keys={"crad": "card"}), "which is no join key; did you mean 'card'?"),
+        (replace(LABELLED, labels="paymnets"), "its labels topic 'paymnets' has no KafkaSource"),
+        (replace(LABELLED, label_field="refunded"), "label_field names: did you mean 'refund'?"),
+        (replace(LABELLED, label_field="card"), "'card' is a string; a label is a number."),
+        (replace(LABELLED, label_id="id"), "no field 'id', which label_id names: there are"),
+        (replace(LABELLED, label_id="shop"), "which label_id names, is int64, not string."),
     ],
 )  # fmt: skip
 def test_each_mistake_of_a_route_is_told_with_its_fix(route: ScoringRoute, told: str) -> None:

@@ -21,6 +21,11 @@ def test_tags_come_back_as_the_same_route() -> None:
         threshold=0.35,
         delivery="exactly_once",
         keys={"origin": "from"},
+        labels="flights.arrived",
+        label_field="arr_delay",
+        label_from=15,
+        label_id="id",
+        label_window_ms=5_000,
     ).tags()
     assert all(isinstance(v, str) for v in tags.values())
     route, mistakes = parse_route("svc", {**tags, "team": "ours"})
@@ -35,6 +40,11 @@ def test_tags_come_back_as_the_same_route() -> None:
         threshold=0.35,
         delivery="exactly_once",
         keys={"origin": "from"},
+        labels="flights.arrived",
+        label_field="arr_delay",
+        label_from=15.0,
+        label_id="id",
+        label_window_ms=5_000,
     )
 
 
@@ -59,6 +69,12 @@ def test_a_service_without_our_tags_has_no_route() -> None:
         ({"streamsvc.default": "x"}, "give a number"),
         ({"streamsvc.delivery": "twice"}, "'at_least_once' or 'exactly_once'"),
         ({"streamsvc.model": " "}, "give a name"),
+        ({"streamsvc.labels": "t"}, "'streamsvc.label_field' is missing beside 'streamsvc.labels'"),
+        ({"streamsvc.label_field": "f"}, "'streamsvc.labels' is missing beside"),
+        (
+            {"streamsvc.labels": "t", "streamsvc.label_field": "f", "streamsvc.label_from": "x"},
+            "give a number",
+        ),
     ],
 )
 def test_a_bad_tag_is_one_sentence_with_the_fix(tags: dict[str, str], told: str) -> None:

@@ -1,0 +1,150 @@
+"""The gates of a rollout: what a candidate must hold, each in one sentence with its numbers.
+
+Two kinds. A *check* judges what an interval gave against the limits of the policy, and a rollout
+survives some that fail. A *stop* is what no further traffic could put right: a version that cannot
+be loaded, calls that fail or are slow beyond doubt, or a model that is shown to be worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamsvc.models.calls import Calls
+from streamsvc.models.confidence import share_evidence
+from streamsvc.models.drift import psi, psi_noise
+from streamsvc.models.quality import Comparison
+from streamsvc.models.rollout_policy import Policy
+
+__all__ = ["Evidence", "failed_checks", "held", "stops", "unproven"]
+
+_HOPELESS_SHARE = 0.1
+_BEYOND_DOUBT = 1e4
+"""A candidate is stopped at once when the evidence that more than a tenth of its calls fail, or are
+slow, is as 10,000 to 1: five of five. Four batches are under way at a time, and one hiccup of a
+network or a machine may take all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known about a candidate and its champion at one instant."""
+
+    champion: Calls
+    candidate: Calls
+    """Both of the interval that runs."""
+    quality: Sequence[Comparison] = ()
+    """Of all labels since the rollout began."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Workers that cannot run the candidate, and why."""
+
+
+def stops(policy: Policy, evidence: Evidence) -> list[str]:
+    """Why the candidate is to be stopped at once; empty if it is not."""
+    found = [
+        f"worker {worker} cannot run it: {why.rstrip('.')}"
+        for worker, why in sorted(evidence.refused.items())
+    ]
+    champion, candidate = evidence.champion, evidence.candidate
+    failed = int(np.count_nonzero(candidate.failed))
+    if _beyond_doubt(failed, candidate, _share(int(np.count_nonzero(champion.failed)), champion)):
+        found.append(
+            f"{failed:,} of its {len(candidate.rows):,} calls failed "
+            f"({candidate.failed_requests:,} requests; champion {champion.error_share:.1%})"
+        )
+    limit = _p99_limit(policy, champion)
+    slow = candidate.slow_calls(limit)
+    if _beyond_doubt(slow, candidate, _share(champion.slow_calls(limit), champion)):
+        found.append(
+            f"{slow:,} of its {len(candidate.rows):,} calls took longer than {limit:.0f} ms "
+            f"(median {float(np.median(candidate.ms)):.0f} ms; champion's p99 "
+            f"{champion.p99_ms:.0f} ms)"
+        )
+    found += [_told(each, policy) + ": it is worse" for each in evidence.quality if each.upper < 0]
+    return found
+
+
+def failed_checks(policy: Policy, evidence: Evidence) -> list[str]:
+    """What an interval's traffic does not hold; empty if it holds everything."""
+    champion, candidate = evidence.champion, evidence.candidate
+    found = []
+    for name, share, beside, limit in (
+        ("errors", candidate.error_share, champion.error_share, policy.error_share),
+        ("fallbacks", candidate.fallback_share, champion.fallback_share, policy.fallback_share),
+    ):
+        if share > limit + beside:
+            found.append(
+                f"{name} {share:.2%}, allowed {limit:.2%} above the champion's {beside:.2%}"
+            )
+    limit = _p99_limit(policy, champion)
+    if candidate.p99_ms > limit:
+        found.append(
+            f"p99 {candidate.p99_ms:.1f} ms, allowed {limit:.1f} ms (champion "
+            f"{champion.p99_ms:.1f} ms)"
+        )
+    if policy.score_psi is not None and champion.requests:
+        moved = psi(champion.scores, candidate.scores)
+        noise = psi_noise(champion.scores, candidate.scores)
+        if moved > policy.score_psi + noise:
+            found.append(
+                f"PSI of its scores against the champion's {moved:.2f}, allowed "
+                f"{policy.score_psi:.2f} (and {noise:.2f} by chance)"
+            )
+    return found
+
+
+def unproven(policy: Policy, evidence: Evidence) -> list[str]:
+    """What labels have not shown yet that promotion waits for; empty if it waits for nothing."""
+    if policy.margin is None:
+        return []
+    shown = {each.metric for each in evidence.quality if each.lower > -policy.margin}
+    return [
+        f"labels do not show yet that its {name} is at most {policy.margin:g} worse"
+        for name in policy.metrics
+        if name not in shown
+    ]
+
+
+def held(policy: Policy, evidence: Evidence) -> str:
+    """The numbers of an interval that held everything, for the sentence about it."""
+    champion, candidate = evidence.champion, evidence.candidate
+    parts = [
+        f"{candidate.requests:,} requests",
+        f"errors {candidate.error_share:.2%}",
+        f"fallbacks {candidate.fallback_share:.2%}",
+        f"p99 {candidate.p99_ms:.1f} ms (champion {champion.p99_ms:.1f})",
+    ]
+    if champion.requests:
+        parts.append(f"PSI {psi(champion.scores, candidate.scores):.2f}")
+    parts += [_told(each, policy) for each in evidence.quality]
+    return ", ".join(parts)
+
+
+def _told(comparison: Comparison, policy: Policy) -> str:
+    """A comparison in words."""
+    ours, theirs = comparison.labels
+    labels = f"{ours:,} labels" if comparison.paired else f"{ours:,} and {theirs:,} labels"
+    return (
+        f"{comparison.metric} {comparison.candidate:.4f} against {comparison.champion:.4f} on "
+        f"{labels}, better by {comparison.lower:+.4f} to {comparison.upper:+.4f} "
+        f"({1 - policy.risk:.0%} at any time)"
+    )
+
+
+def _p99_limit(policy: Policy, champion: Calls) -> float:
+    """In ms. A machine that is slow is slow to both."""
+    beside = champion.p99_ms if champion.requests else 0.0
+    return max(policy.p99_ms, policy.p99_ratio * beside)
+
+
+def _share(calls: int, traffic: Calls) -> float:
+    return calls / len(traffic.rows) if len(traffic.rows) else 0.0
+
+
+def _beyond_doubt(bad: int, candidate: Calls, beside: float) -> bool:
+    """Whether so many bad calls are more than a tenth above the champion's share of them."""
+    allowed = _HOPELESS_SHARE + beside
+    if allowed >= 1:
+        return False
+    return share_evidence(bad, len(candidate.rows), allowed) >= _BEYOND_DOUBT
