@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from streamsvc.agents.definition_watch import Definitions, watch_definitions
+from streamsvc.agents.request_start import begin_at_the_end
 from streamsvc.agents.scoring_counts import count_batch
 from streamsvc.agents.scoring_delivery import AtLeastOnce, DeliveryMode, ExactlyOnce
 from streamsvc.agents.scoring_fleet import ScoringFleet
@@ -83,9 +84,10 @@ class ScoringWorker:
             settings.max_inflight_batches,
             settings.max_inflight_mb * 1_000_000,
         )
+        self._group = worker_group(settings.topic_prefix, project, "scoring", name)
         self.app = create_app(
             settings,
-            worker_group(settings.topic_prefix, project, "scoring", name),
+            self._group,
             # A static member that joins anew gets the partitions that it had (KIP-345): of another
             # topic, once its service has moved.
             instance_id=instance_id and f"{instance_id}.{target.route.requests}",
@@ -104,15 +106,17 @@ class ScoringWorker:
         Others of the service may still be running in this process. Raises what any server does,
         and leaves nothing behind then.
         """
+        topic = self.target.route.requests
         try:
             if self._settings.model_server == "triton":
                 await asyncio.to_thread(check_link, self._settings)
             await self._serving.prove()
+            if self.target.route.start == "latest":
+                await asyncio.to_thread(begin_at_the_end, self._settings, self._group, topic)
             await self._delivery.start()
         except BaseException:
             await self._serving.close()
             raise
-        topic = self.target.route.requests
         self._watching = asyncio.create_task(
             watch_topics(
                 self._settings,

@@ -233,6 +233,7 @@ class Route:
     default: float = 0.0
     threshold: float = 0.5
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    start: Literal["earliest", "latest"] = "earliest"
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
     labels: str | None = None

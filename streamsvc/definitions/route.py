@@ -44,6 +44,9 @@ class ScoringRoute:
     """Whether a prediction may be repeated after a crash, with the same prediction_id; or comes in
     one transaction with the offset of its request, and so later, to readers of committed records.
     """
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where a service that has answered nothing yet begins: with the oldest request that its topic
+    holds, or with whatever comes after its first worker has started."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
     labels: str | None = None
@@ -153,6 +156,12 @@ def _delivery(text: str) -> str:
     return text
 
 
+def _start(text: str) -> str:
+    if text not in {"earliest", "latest"}:
+        raise ValueError("give 'earliest' or 'latest'")
+    return text
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "requests": _name,
     "model": _name,
@@ -167,4 +176,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "label_from": _number,
     "label_id": _name,
     "label_window_ms": _milliseconds,
+    "start": _start,
 }

@@ -71,6 +71,9 @@ _NO_LEADER = {
 }
 
 
+_IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP}
+
+
 _NO_COORDINATOR = {
     # A broker that has just started is still reading what groups have committed.
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -281,6 +284,20 @@ class Admin:
             for tp in found.topic_partitions
             if tp.offset >= 0
         }
+
+    def begin(self, group: str, topic: str, offsets: Mapping[int, int]) -> bool:
+        """Commit where a group goes on (partition -> offset); False if a consumer is in it."""
+        wanted = [TopicPartition(topic, p, offset) for p, offset in offsets.items()]
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
+        answer = self._client.alter_consumer_group_offsets(request, request_timeout=TIMEOUT_S)
+        found = self._result(topic, answer[group])
+        refused = {tp.error.code() for tp in found.topic_partitions if tp.error is not None}
+        if refused - _IN_USE:
+            raise ConfigurationError(
+                f"Kafka refused the offsets of group {group} on {topic!r}: "
+                f"{KafkaError(min(refused - _IN_USE)).str()}"
+            )
+        return not refused
 
     def members(self, group: str) -> int:
         """How many consumers are in a group now."""

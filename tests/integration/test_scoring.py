@@ -26,6 +26,7 @@ from support.scoring_world import (
 
 from streamsvc.events.wire import AFTER_HEADER
 from streamsvc.models.local_model import LocalModel
+from streamsvc.state.topics import worker_group
 
 VALIDATOR = jsonschema.Draft202012Validator(
     orjson.loads((Path(__file__).parents[2] / "docs" / "prediction.schema.json").read_bytes())
@@ -94,6 +95,22 @@ async def test_a_stopped_worker_goes_on_where_it_was(world):
         found = await w.predictions(600)
     assert Counter(map(where, found)).most_common(1)[0][1] == 1
     assert len(found) == 600
+
+
+async def test_a_service_that_begins_at_the_end_answers_what_comes_and_then_loses_nothing(world):
+    w = world(start="latest")
+    asked = some(90)
+    group = worker_group("", w.plan.project, "scoring", w.service.name)
+    w.send([request(*a, now_ms()) for a in asked[:30]])
+    async with w.worker():
+        while not await asyncio.to_thread(w.admin.committed, group, w.route.requests):
+            await asyncio.sleep(0.05)
+        w.send([request(*a, now_ms()) for a in asked[30:60]])
+        await w.predictions(30)
+    w.send([request(*a, now_ms()) for a in asked[60:]])
+    async with w.worker():
+        found = await w.predictions(60)
+    assert sorted(where(r) for r in found) == [(p, o) for p in range(3) for o in range(10, 30)]
 
 
 async def test_several_workers_share_the_partitions(world):

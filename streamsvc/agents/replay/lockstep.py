@@ -5,7 +5,8 @@ A round is all requests of one instant:
 1. publish the events up to and including that instant, and behind them, to every partition of every
    event topic, a clock record with the instant, so that quiet entities are aged exactly to it;
 2. publish the requests, each naming the last record of every event partition, so that the scoring
-   worker answers with exactly those applied;
+   worker answers with exactly those applied; where requests are events themselves, the clock record
+   once more behind them, so that nobody takes the wait for the passing of time;
 3. wait for every prediction.
 """
 
@@ -112,7 +113,7 @@ async def _run(
             start = time.monotonic()
             if end > asking:
                 await rounds.tell(first, asking, instant_ms)
-                await rounds.ask(asking, end)
+                await rounds.ask(asking, end, instant_ms)
                 await rounds.await_answers(answer_timeout_s)
                 took.append((time.monotonic() - start) * 1_000)
                 if on_progress is not None:
@@ -203,8 +204,8 @@ class _Rounds:
         """Publish events that no request follows."""
         await self._produce(self._batches(start, stop, ()).items())
 
-    async def ask(self, start: int, stop: int) -> None:
-        """Publish the requests."""
+    async def ask(self, start: int, stop: int, instant_ms: int) -> None:
+        """Publish the requests, and the time behind those that are events."""
         # The request's own topic needs no mention: a request knows where it stands itself.
         after = [
             After(topic, partition, self._last[topic, partition])
@@ -214,8 +215,10 @@ class _Rounds:
         batches = self._batches(start, stop, [(AFTER_HEADER, format_after(after))] if after else ())
         # One by one, because each is known by its own offset; they still leave together.
         singles = [(at, [record]) for at, records in batches.items() for record in records]
-        offsets = await self._produce(singles)
-        places = zip(singles, offsets, strict=True)
+        clock: Record = (None, None, [(CLOCK_HEADER, format_clock(instant_ms))])
+        clocks = [(at, [clock]) for at in self._clocked if at[0] == self._requests]
+        offsets = await self._produce([*singles, *clocks])
+        places = zip(singles, offsets, strict=False)
         self._open |= {(partition, offset) for ((_, partition), _), offset in places}
 
     async def await_answers(self, timeout_s: float) -> None:
