@@ -15,6 +15,7 @@ COPY requirements.lock pyproject.toml ./
 RUN uv pip sync --require-hashes requirements.lock
 COPY README.md LICENSE ./
 COPY feature_repo ./feature_repo
+COPY payments_repo ./payments_repo
 COPY streamsvc ./streamsvc
 RUN uv pip install --no-deps .
 # The lock covers tests and the local stack too. `train` keeps what `streamsvc train` needs.

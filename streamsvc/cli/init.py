@@ -16,7 +16,8 @@ def init(
         Path, typer.Argument(metavar="DIR", help="Where to put it; made if missing.")
     ] = Path(),
     template: Annotated[
-        str, typer.Option("--template", "-t", help="Which example to start from.")
+        str,
+        typer.Option("--template", "-t", help="Which example to start from: flights or payments."),
     ] = "flights",
 ) -> None:
     """Copy an example Feast repo into a directory."""
@@ -27,4 +28,7 @@ def init(
     target = (context.repo / directory).resolve()
     written = copy_template(template, target)
     context.console.print(f"{len(written)} files of the template {template!r} are in {target}")
-    context.console.print(f"Next: [bold]streamsvc -c {directory} demo[/bold]", highlight=False)
+    if template == "flights":
+        context.console.print(f"Next: [bold]streamsvc -c {directory} demo[/bold]", highlight=False)
+    else:
+        context.console.print(f"Next: {target / 'README.md'}, step by step", highlight=False)

@@ -1,4 +1,4 @@
-"""`streamsvc predictions tail`: predictions as they arrive."""
+"""`streamsvc predictions`: `tail` prints them as they arrive, `explain` takes one apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamsvc.cli.context import cli_context
+from streamsvc.cli.explain import explain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "read_tail"]
 
 app = typer.Typer(help="Read what the models answered.", no_args_is_help=True)
+app.command()(explain)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The example repos that come with the package, and copying one.
 
 A wheel carries them under `streamsvc/templates/`; in a checkout they are the directories that
-people read, such as `feature_repo/`.
+people read, `feature_repo/` and `payments_repo/`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from streamsvc.errors import ConfigurationError
 
 __all__ = ["TEMPLATES", "copy_template", "template_path"]
 
-TEMPLATES = {"flights": "feature_repo"}
+TEMPLATES = {"flights": "feature_repo", "payments": "payments_repo"}
 """Template name to its directory in a checkout."""
 
 _MADE_BY_RUNNING = shutil.ignore_patterns(

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from support.explained import assert_explained
 from support.flights import START_MS, TIME_FIELDS, RunningFlights, read_all
 from support.payments import HOUR
 
 from streamsvc.agents.replay import lockstep
+from streamsvc.demo.offline import read_served_log
 from streamsvc.transport.kafka_config import librdkafka_config
 
 YEAR_1600_MS = -11_676_096_000_000
@@ -110,6 +112,11 @@ def test_malformed_records_change_nothing_but_the_dead_letters(triton, tmp_path)
         assert not [a for of_one in answers.values() for a in of_one if a["fallback"]]
         compared = repo.against_history(deployed)
         assert not compared.differences, compared.differences[:3]
+
+        ((answer, *_), *_) = answers.values()
+        log = read_served_log(repo.settings, f"served.{repo.service}")
+        vector = log.matrix[log.row[answer["prediction_id"]]].tolist()
+        assert_explained(repo, answer, dict(zip(log.features, vector, strict=True)))
 
         wait_for_dead_letters(repo, len(broken.sent))
         letters = {}

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import pytest
+
+from streamsvc.cli.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 LEFT_BY_A_RUN = (
@@ -28,11 +31,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, source)
     ignored = shutil.ignore_patterns("__pycache__", ".streamsvc", "data")
-    for name in ("streamsvc", "feature_repo"):
+    for name in ("streamsvc", *TEMPLATES.values()):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for left in LEFT_BY_A_RUN:
-        (source / "feature_repo" / left).parent.mkdir(parents=True, exist_ok=True)
-        (source / "feature_repo" / left).write_text("left by a run")
+    for template, left in product(TEMPLATES.values(), LEFT_BY_A_RUN):
+        (source / template / left).parent.mkdir(parents=True, exist_ok=True)
+        (source / template / left).write_text("left by a run")
     target = tmp_path_factory.mktemp("wheel")
     uv(source, "build", "--quiet", "--wheel", "--out-dir", str(target), str(source))
     (built,) = target.glob("*.whl")
@@ -89,10 +92,12 @@ def test_holds_every_module_and_data_file_of_the_package(wheel: Path) -> None:
         assert f"streamsvc/{needed}" in names(wheel)
 
 
-def test_holds_the_template_without_what_running_it_leaves(wheel: Path) -> None:
-    template = {n for n in names(wheel) if n.startswith("streamsvc/templates/flights/")}
-    assert "streamsvc/templates/flights/README.md" in template
-    assert not {f"streamsvc/templates/flights/{left}" for left in LEFT_BY_A_RUN} & template
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_holds_the_templates_without_what_running_them_leaves(wheel: Path, name: str) -> None:
+    folder = f"streamsvc/templates/{name}"
+    template = {n for n in names(wheel) if n.startswith(f"{folder}/")}
+    assert {f"{folder}/README.md", f"{folder}/.feastignore"} <= template
+    assert not {f"{folder}/{left}" for left in LEFT_BY_A_RUN} & template
 
 
 def test_holds_nothing_else(wheel: Path) -> None:
@@ -100,11 +105,12 @@ def test_holds_nothing_else(wheel: Path) -> None:
     assert {r for r in roots if not r.endswith(".dist-info")} == {"streamsvc"}
 
 
-def test_init_works_from_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_init_works_from_an_installed_wheel(installed: Path, tmp_path: Path, name: str) -> None:
     assert "streamsvc" in streamsvc(installed, tmp_path, "--version")
-    streamsvc(installed, tmp_path, "init", "mine")
+    streamsvc(installed, tmp_path, "init", "mine", "--template", name)
     copied = {f.relative_to(tmp_path / "mine") for f in (tmp_path / "mine").rglob("*")}
-    template = installed / "streamsvc" / "templates" / "flights"
+    template = installed / "streamsvc" / "templates" / name
     assert copied == {
         f.relative_to(template) for f in template.rglob("*") if "__pycache__" not in f.parts
     }

@@ -26,11 +26,12 @@ def test_copies_the_files_that_people_wrote_and_no_others(
     assert (tmp_path / "new/repo/seeds/events.jsonl").read_text() == "seeds/events.jsonl"
 
 
-def test_overwrites_nothing(tmp_path: Path) -> None:
-    templates.copy_template("flights", tmp_path)
+@pytest.mark.parametrize("template", sorted(templates.TEMPLATES))
+def test_overwrites_nothing(tmp_path: Path, template: str) -> None:
+    templates.copy_template(template, tmp_path)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
     with pytest.raises(ConfigurationError, match="already holds"):
-        templates.copy_template("flights", tmp_path)
+        templates.copy_template(template, tmp_path)
     assert before == {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
 
 
