@@ -173,6 +173,11 @@ class Settings(BaseSettings):
     """Megabytes that archived events and their tiles may take in `get_historical_features` and
     `feast materialize`, about; a larger archive is worked through in slices of time."""
 
+    # --- Training --------------------------------------------------------------------------
+    training_memory_mb: int = Field(2_048, ge=1)
+    """Megabytes that the features of a training set may take, about; a larger set is read in parts,
+    and boosted from files in the temporary directory."""
+
     # --- Scoring worker --------------------------------------------------------------------
     max_inflight_batches: int = Field(4, ge=1)
     """Batches that may be scored at once; at most 2 while fewer than 256 requests are under way."""

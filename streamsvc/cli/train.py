@@ -46,19 +46,32 @@ def train(
             help="Hold out labels from here on; the last tenth of the rows by default.",
         ),
     ] = None,
+    served: Annotated[
+        bool,
+        typer.Option(
+            "--served",
+            help="Learn from the vectors in the served log, as models were given them, and not "
+            "from history. Labels may name a prediction_id in place of the entity.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a model on point-in-time features, publish it, and load it into Triton.
 
-    Features are read through Feast at each label's timestamp. The model is judged on labels later
-    than all it was trained on, and is loaded only if the server answers its golden vectors alike.
+    Features are read through Feast at each label's timestamp, or were served to a model before. The
+    model is judged on labels later than all it was trained on, and is loaded only if the server
+    answers its golden vectors alike.
     """
     context = cli_context(ctx)
     from streamsvc.models.train import train as run
 
     repository = context.repo / context.settings.model_repository
     job = _job(context, service, labels, label_column, model, until, test_from)
-    trained = run(context.repo, repository, job)
+    trained = (
+        _train_on_served(context, repository, job, quiet=json)
+        if served
+        else run(context.repo, repository, job)
+    )
     if not json:
         _print(trained, context.console)
     loaded, note = _load(context, trained)
@@ -93,9 +106,25 @@ def _job(
         label_column=label_column,
         model=model or (route.model if route else service),
         threshold=route.threshold if route else 0.5,
+        memory_mb=context.settings.training_memory_mb,
         until_ms=instant("--until", until),
         test_from_ms=instant("--test-from", test_from),
     )
+
+
+def _train_on_served(
+    context: CliContext, repository: Path, job: TrainingJob, *, quiet: bool
+) -> Trained:
+    from streamsvc.agents.served_examples import served_examples
+    from streamsvc.definitions.registry import load_plan
+    from streamsvc.models.train import fit_and_publish, labelled_rows
+
+    service = load_plan(context.repo, context.settings.max_future_ms).service(job.service)
+    labels = labelled_rows(job)
+    found = served_examples(context.settings, service, labels, job.label_column)
+    for why, count in () if quiet else found.left_out.items():
+        context.error_console.print(f"{count:,} labels left out: {why}", highlight=False)
+    return fit_and_publish(found.examples, repository, job)
 
 
 def _load(context: CliContext, trained: Trained) -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from streamsvc.models.artifact import F32
 
 __all__ = ["Fitted", "fit"]
+
+Rows = tuple[F32, NDArray[np.bool_]]
+"""A matrix and the labels of its rows."""
 
 PARAMETERS: dict[str, Any] = {
     "objective": "binary:logistic",
@@ -24,6 +28,8 @@ PARAMETERS: dict[str, Any] = {
     "colsample_bytree": 0.6,
     "lambda": 2.0,
 }
+BLOCK_ROWS = 50_000
+"""Rows of a set on disk that are in memory at a time."""
 MOST_ROUNDS = 600
 PATIENCE = 20
 
@@ -43,22 +49,30 @@ class Fitted:
 
 
 def fit(
-    train: tuple[F32, NDArray[np.bool_]],
-    validation: tuple[F32, NDArray[np.bool_]],
+    train: Rows,
+    validation: Rows,
     features: list[str],
     *,
     seed: int,
     threads: int,
+    pages: Path | None = None,
 ) -> Fitted:
     """Boost until the validation AUC has not grown for 20 rounds; keep the best rounds.
 
-    Matrices are float32 with NaN for missing, columns in the order of `features`.
+    Matrices are float32 with NaN for missing, columns in the order of `features`. With `pages`, a
+    directory, they are read in blocks and kept there in the form that boosting reads: neither has
+    to fit into memory, and the booster is the same.
     """
     import xgboost
 
     shared = {"nthread": threads, "max_bin": PARAMETERS["max_bin"]}
-    first = xgboost.QuantileDMatrix(*train, **shared)
-    second = xgboost.QuantileDMatrix(*validation, ref=first, **shared)
+    if pages is None:
+        first = xgboost.QuantileDMatrix(*train, **shared)
+        second = xgboost.QuantileDMatrix(*validation, ref=first, **shared)
+    else:
+        first = xgboost.ExtMemQuantileDMatrix(_blocks(train, pages / "train"), **shared)
+        held = _blocks(validation, pages / "validation")
+        second = xgboost.ExtMemQuantileDMatrix(held, ref=first, **shared)
     trained = xgboost.train(
         {**PARAMETERS, "seed": seed, "nthread": threads},
         first,
@@ -77,3 +91,28 @@ def fit(
     total = sum(found.values()) or 1.0
     gain = {name: float(found.get(f"f{i}", 0.0)) / total for i, name in enumerate(features)}
     return Fitted(served, raw, rounds, gain)
+
+
+def _blocks(rows: Rows, pages: Path) -> Any:
+    """Hands a matrix to XGBoost a block at a time, as often as it asks."""
+    import xgboost
+
+    matrix, labels = rows
+
+    class Blocks(xgboost.DataIter):
+        def __init__(self) -> None:
+            self.at = 0
+            super().__init__(cache_prefix=str(pages), release_data=True)
+
+        def next(self, input_data: Any) -> bool:
+            block = slice(self.at, self.at + BLOCK_ROWS)
+            if self.at >= len(matrix):
+                return False
+            input_data(data=np.asarray(matrix[block]), label=labels[block])
+            self.at += BLOCK_ROWS
+            return True
+
+        def reset(self) -> None:
+            self.at = 0
+
+    return Blocks()

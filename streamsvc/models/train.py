@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +16,16 @@ from streamsvc.models.golden import choose_golden
 from streamsvc.models.histogram import histogram
 from streamsvc.models.metrics import auc, log_loss
 from streamsvc.models.split import Split, split_by_time
-from streamsvc.models.training_data import Examples, read_examples, read_labels
+from streamsvc.models.training_data import TIME_COLUMN, Examples, read_examples, read_labels
 from streamsvc.models.triton_repository import next_version, publish
 
-__all__ = ["Trained", "TrainingJob", "fit_and_publish", "train"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Trained", "TrainingJob", "fit_and_publish", "labelled_rows", "train"]
 
 THREADS = 2
+HISTOGRAM_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class TrainingJob:
     """Labels from this instant on are not used at all."""
     test_from_ms: int | None = None
     """Where the held-out part starts; by default it is the last tenth of the rows."""
+    memory_mb: int = 2_048
+    """Megabytes that the features may take; a larger set is kept in the temporary directory."""
     seed: int = 0
 
 
@@ -55,14 +63,23 @@ def train(repo: Path, repository: Path, job: TrainingJob) -> Trained:
     labels, a service or features that cannot be used.
     """
     next_version(repository, job.model)  # a bad name should not cost a training first
+    labels = labelled_rows(job)
+    with tempfile.TemporaryDirectory(prefix="streamsvc-train-") as folder:
+        examples = read_examples(
+            repo, job.service, labels, job.label_column, job.memory_mb, Path(folder)
+        )
+        return fit_and_publish(examples, repository, job)
+
+
+def labelled_rows(job: TrainingJob) -> pd.DataFrame:
+    """The labels of a job. Raises ConfigurationError if there are none."""
     labels = read_labels(job.labels, job.label_column)
     if job.until_ms is not None:
-        instants = labels["event_timestamp"].dt.as_unit("ms").astype(np.int64)
+        instants = labels[TIME_COLUMN].dt.as_unit("ms").astype(np.int64)
         labels = labels[instants < job.until_ms].reset_index(drop=True)
     if labels.empty:
         raise ConfigurationError(f"No labelled rows in {job.labels} before the given date")
-    examples = read_examples(repo, job.service, labels, job.label_column)
-    return fit_and_publish(examples, repository, job)
+    return labels
 
 
 def fit_and_publish(examples: Examples, repository: Path, job: TrainingJob) -> Trained:
@@ -74,11 +91,12 @@ def fit_and_publish(examples: Examples, repository: Path, job: TrainingJob) -> T
                 f"Every label of the {name} part is the same: nothing can be learned from that"
             )
     fitted = fit(
-        (examples.matrix[split.train], examples.labels[split.train]),
-        (examples.matrix[split.validation], examples.labels[split.validation]),
+        (examples.rows(split.train), examples.labels[split.train]),
+        (examples.rows(split.validation), examples.labels[split.validation]),
         examples.features,
         seed=job.seed,
         threads=THREADS,
+        pages=examples.pages,
     )
     card = _card(examples, split, fitted, repository, job)
     return Trained(card, publish(repository, card, fitted.raw), fitted.gain)
@@ -87,7 +105,9 @@ def fit_and_publish(examples: Examples, repository: Path, job: TrainingJob) -> T
 def _card(
     examples: Examples, split: Split, fitted: Fitted, repository: Path, job: TrainingJob
 ) -> ModelCard:
-    rows = examples.matrix[split.train]
+    rows = examples.rows(split.train)
+    # Of a large set every so-manieth row: a histogram of a million is as good.
+    sample = np.array(rows[:: max(1, len(rows) // HISTOGRAM_ROWS)])
     event_ms = examples.event_ms[split.train]
     return ModelCard(
         model=job.model,
@@ -98,17 +118,17 @@ def _card(
         trained_until_ms=int(event_ms[-1]),
         rows=len(rows),
         metrics=_metrics(examples, split, fitted),
-        histograms={name: histogram(rows[:, i]) for i, name in enumerate(examples.features)},
-        score=histogram(fitted.predict(rows)),
-        golden=choose_golden(examples.matrix[split.test], fitted.predict, seed=job.seed),
+        histograms={name: histogram(sample[:, i]) for i, name in enumerate(examples.features)},
+        score=histogram(fitted.predict(sample)),
+        golden=choose_golden(examples.rows(split.test), fitted.predict, seed=job.seed),
         threshold=job.threshold,
     )
 
 
 def _metrics(examples: Examples, split: Split, fitted: Fitted) -> dict[str, float]:
-    scores = fitted.predict(examples.matrix[split.test])
+    scores = fitted.predict(examples.rows(split.test))
     labels = examples.labels[split.test]
-    held_out = fitted.predict(examples.matrix[split.validation])
+    held_out = fitted.predict(examples.rows(split.validation))
     return {
         "auc": auc(labels, scores),
         "log_loss": log_loss(labels, scores),

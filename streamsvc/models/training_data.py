@@ -6,7 +6,7 @@ Feast is imported when the features are read.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from streamsvc.columns import I64
 from streamsvc.errors import ConfigurationError
 from streamsvc.feast_import import import_feast
 from streamsvc.models.artifact import F32
+from streamsvc.models.spool import Spool
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["TIME_COLUMN", "Examples", "matrix_of", "read_examples", "read_labels"]
 
 TIME_COLUMN = "event_timestamp"
+ROW = "streamsvc_row"
+BYTES_PER_VALUE = 32
+"""What a value takes on its way to a float32: a double of DuckDB's, of Arrow's, of Feast's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,14 @@ class Examples:
     """[n, features]; missing is NaN."""
     labels: NDArray[np.bool_]
     event_ms: I64
+    pages: Path | None = None
+    """Where boosting may put what does not fit into memory; None where the matrix is in memory."""
+
+    def rows(self, chosen: I64) -> F32:
+        """Rows of the matrix: a view where they lie together, as all parts of a set on disk do."""
+        if len(chosen) and np.array_equal(chosen, np.arange(chosen[0], chosen[0] + len(chosen))):
+            return self.matrix[chosen[0] : chosen[-1] + 1]
+        return self.matrix[chosen]
 
 
 def read_labels(path: Path, label: str) -> pd.DataFrame:
@@ -69,10 +81,13 @@ def read_labels(path: Path, label: str) -> pd.DataFrame:
     return frame
 
 
-def read_examples(repo: Path, service: str, labels: pd.DataFrame, label: str) -> Examples:
-    """The features of a FeatureService at every labelled row.
+def read_examples(
+    repo: Path, service: str, labels: pd.DataFrame, label: str, memory_mb: int, folder: Path
+) -> Examples:
+    """The features of a FeatureService at every labelled row, in the order of time.
 
-    Raises ConfigurationError where the service is not applied, or a feature is not a number.
+    What takes more than `memory_mb` is read a part at a time, and kept in `folder`. Raises
+    ConfigurationError where the service is not applied, or a feature is not a number.
     """
     import_feast()
     from feast import FeatureStore
@@ -80,24 +95,49 @@ def read_examples(repo: Path, service: str, labels: pd.DataFrame, label: str) ->
     with warnings.catch_warnings():
         # Feast calls stream and on-demand views experimental, once per process and view.
         warnings.simplefilter("ignore")
-        return _read(FeatureStore(repo_path=str(repo)), service, labels, label)
+        store = FeatureStore(repo_path=str(repo))
+        feast_service = _service(store, service)
+        labels = labels.sort_values(TIME_COLUMN, kind="stable", ignore_index=True)
+        width = len(_features(feast_service))
+        part_rows = max(1, memory_mb * 2**20 // (BYTES_PER_VALUE * width))
+        if len(labels) <= part_rows:
+            return _read(store, feast_service, labels, label)
+        spool = Spool(folder, width)
+        parts = []
+        for start in range(0, len(labels), part_rows):
+            part = labels.iloc[start : start + part_rows].reset_index(drop=True)
+            read = _read(store, feast_service, part, label)
+            spool.add(read.matrix)
+            parts.append(replace(read, matrix=read.matrix[:0]))
+        return replace(
+            parts[0],
+            matrix=spool.matrix(),
+            labels=np.concatenate([part.labels for part in parts]),
+            event_ms=np.concatenate([part.event_ms for part in parts]),
+            pages=folder,
+        )
 
 
-def _read(store: Any, service: str, labels: pd.DataFrame, label: str) -> Examples:
-    import pyarrow as pa
+def _service(store: Any, service: str) -> Any:
     from feast.errors import FeastObjectNotFoundException
 
     try:
-        feast_service = store.get_feature_service(service)
+        return store.get_feature_service(service)
     except FeastObjectNotFoundException as error:
         known = ", ".join(s.name for s in store.list_feature_services()) or "none"
         raise ConfigurationError(
             f"FeatureService {service!r} is not applied; there are: {known}. Run `feast apply`"
         ) from error
+
+
+def _read(store: Any, feast_service: Any, labels: pd.DataFrame, label: str) -> Examples:
+    import pyarrow as pa
+
     features = _features(feast_service)
-    # The label travels along, so that it stays with its row whatever the store does to the order.
-    job = store.get_historical_features(labels, feast_service, full_feature_names=True)
-    table = job.to_arrow()
+    # The number travels along: a store may give the rows back in any order.
+    numbered = labels.assign(**{ROW: np.arange(len(labels))})
+    job = store.get_historical_features(numbered, feast_service, full_feature_names=True)
+    table = job.to_arrow().sort_by(ROW)
     times = table.column(TIME_COLUMN).cast(pa.timestamp("ms", "UTC"), safe=False)
     return Examples(
         features,

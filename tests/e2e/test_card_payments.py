@@ -30,6 +30,13 @@ def test_every_payment_is_answered_from_features_that_contain_it(triton, tmp_pat
         labels = ("--labels", "data/labels.parquet", "--label-column", "fraud")
         trained = json.loads(bank.streamsvc("train", bank.service, *labels, "--json"))
         assert trained["loaded"]
+        # The same in parts, and boosted from the disk.
+        bank.environment["STREAMSVC_TRAINING_MEMORY_MB"] = "1"
+        parts = json.loads(bank.streamsvc("train", bank.service, *labels, "--json"))
+        assert parts["rows"] * len(parts["features"]) * 32 > 2**20
+        boosters = [Path(each["path"], "xgboost.ubj") for each in (trained, parts)]
+        assert boosters[0] != boosters[1]
+        assert boosters[0].read_bytes() == boosters[1].read_bytes()
         bank.start_worker("features")
         bank.streamsvc("produce", "payments", "--until", live)
         bank.send_clocks(pd.Timestamp(live).value // 1_000_000)  # or it goes on with the wall
@@ -82,6 +89,13 @@ def test_every_payment_is_answered_from_features_that_contain_it(triton, tmp_pat
         }
         # The row was last changed by the payment itself.
         assert {view["age_ms"] for view in told["views"]} == {0}
+
+        labels = ("--labels", "data/outcomes.parquet", "--label-column", "fraud", "--served")
+        again = json.loads(bank.streamsvc("train", bank.service, *labels, "--json"))
+        assert again["loaded"]
+        assert (again["version"], again["features"]) == (3, trained["features"])
+        parts = again["metrics"]["validation_rows"], again["metrics"]["test_rows"]
+        assert again["rows"] + sum(parts) == len(outcomes)
 
 
 def test_commands_of_the_readme_parse() -> None:
