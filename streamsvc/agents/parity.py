@@ -24,6 +24,7 @@ from streamsvc.monitor.parity.report import ParityReport
 from streamsvc.monitor.parity.served import Served, served_vectors
 from streamsvc.scoring.inputs import ServiceInputs, ViewInput, service_inputs
 from streamsvc.scoring.served_log import read_served
+from streamsvc.scoring.traffic import SHADOW
 from streamsvc.scoring.vectors import assemble
 from streamsvc.settings import Settings
 from streamsvc.state.incarnations import Identity
@@ -76,7 +77,8 @@ async def _batches(settings: Settings, topic: str, partitions: int) -> list[Any]
     async for chunk in read_to_end(settings, topic, dict.fromkeys(range(partitions), EARLIEST)):
         values = (chunk.value(i) for i in range(len(chunk)))
         found += [read_served(value) for value in values if value is not None]
-    return found
+    # A shadow was given a vector that was served, or a part of it.
+    return [batch for batch in found if batch["variant"][0].as_py() != SHADOW]
 
 
 @dataclass(slots=True)

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
 
 import msgspec
 
 from streamsvc.agents.topic_plan import rollout_topic
 from streamsvc.errors import ConfigurationError
+from streamsvc.models.artifact import latest_version
 from streamsvc.models.rollout import Revision
-from streamsvc.models.rollout_log import Progress, RolloutLog, progress_key, revision_key
+from streamsvc.models.rollout_log import (
+    Applied,
+    Progress,
+    RolloutLog,
+    applied_key,
+    progress_key,
+    revision_key,
+)
 from streamsvc.settings import Settings
+from streamsvc.state.topics import worker_group
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.producer import BatchProducer
-from streamsvc.transport.reader import EARLIEST, read_to_end
+from streamsvc.transport.reader import EARLIEST, follow, read_to_end
 
-__all__ = ["add_chunk", "append_revision", "read_rollouts", "write_progress"]
+__all__ = [
+    "acknowledged",
+    "add_chunk",
+    "append_revision",
+    "live_workers",
+    "read_rollouts",
+    "say_applied",
+    "standing",
+    "write_progress",
+]
+
+MAX_RECORDS = 1_000
 
 
 async def read_rollouts(settings: Settings, project: str) -> RolloutLog:
@@ -31,7 +54,8 @@ async def read_rollouts(settings: Settings, project: str) -> RolloutLog:
 
 def add_chunk(log: RolloutLog, chunk: Chunk) -> frozenset[str]:
     """Read a chunk of the topic; the services whose current revision it changed."""
-    changed = (log.add(chunk.key(i), chunk.value(i)) for i in range(len(chunk)))
+    changed = [log.add(chunk.key(i), chunk.value(i)) for i in range(len(chunk))]
+    log.position = chunk.next_offset
     return frozenset(service for service in changed if service is not None)
 
 
@@ -53,13 +77,75 @@ async def append_revision(settings: Settings, project: str, revision: Revision) 
         )
 
 
+def standing(log: RolloutLog, service: str, model_dir: Path) -> Revision:
+    """What shall run for a service, said or not.
+
+    Where nobody has, of the model that its route names, that is what all its workers run; if they
+    differ, or there are none, the newest version on disk.
+    Raises ConfigurationError if there is none.
+    """
+    said, model = log.current(service), model_dir.name
+    if said is not None and said.concerns(model):
+        return said
+    running = {each.champion for each in log.applied.get(service, {}).values()}
+    unsaid = said is None and len(running) == 1
+    champion = running.pop() if unsaid else int(latest_version(model_dir).name)
+    return Revision.unwritten(service, champion, model, 0 if said is None else said.revision)
+
+
+def live_workers(settings: Settings, project: str, service: str) -> frozenset[str]:
+    """Names of the scoring workers of a service that its consumer group knows. Blocking."""
+    group = worker_group(settings.topic_prefix, project, "scoring", service)
+    return frozenset(Admin(settings).members(group))
+
+
+async def acknowledged(
+    settings: Settings,
+    project: str,
+    log: RolloutLog,
+    revision: Revision,
+    workers: frozenset[str],
+    patience_s: float,
+) -> dict[str, Applied]:
+    """Worker -> what it says of a revision, once all of them have or the patience has ended.
+
+    Reads on in `log`.
+    """
+    found: dict[str, Applied] = {}
+    topic, service = rollout_topic(settings, project).name, revision.service
+    deadline = asyncio.get_running_loop().time() + patience_s
+    async with aclosing(follow(settings, topic, {0: log.position}, MAX_RECORDS)) as chunks:
+        async for chunk in chunks:
+            if chunk is not None:
+                add_chunk(log, chunk)
+            said = log.applied.get(service, {})
+            theirs = {worker: said[worker] for worker in workers & said.keys()}
+            found = {w: each for w, each in theirs.items() if each.revision >= revision.revision}
+            if len(found) == len(workers) or asyncio.get_running_loop().time() >= deadline:
+                break
+    return found
+
+
 async def write_progress(settings: Settings, project: str, progress: Progress) -> None:
     """Keep what a controller wants to find again."""
     record = progress_key(progress.service), msgspec.json.encode(progress)
     await _send(settings, rollout_topic(settings, project).name, [record])
 
 
-async def _send(settings: Settings, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
+async def say_applied(
+    settings: Settings, project: str, new: Sequence[Applied] = (), left: Sequence[Applied] = ()
+) -> None:
+    """Say what runs on a worker, and take back what was said where it does no more."""
+    records = [(applied_key(s.service, s.worker), msgspec.json.encode(s)) for s in new]
+    gone = [(applied_key(s.service, s.worker), None) for s in left]
+    await _send(settings, rollout_topic(settings, project).name, [*records, *gone])
+
+
+async def _send(
+    settings: Settings, topic: str, records: Sequence[tuple[bytes, bytes | None]]
+) -> None:
+    if not records:
+        return
     producer = BatchProducer(settings)
     await producer.start()
     try:

@@ -17,19 +17,28 @@ import structlog
 
 from streamsvc.agents.definition_watch import Definitions, watch_definitions
 from streamsvc.agents.request_start import begin_at_the_end
+from streamsvc.agents.rollout_watch import RolloutWatch, worker_name
 from streamsvc.agents.scoring_counts import count_batch
 from streamsvc.agents.scoring_delivery import AtLeastOnce, DeliveryMode, ExactlyOnce
 from streamsvc.agents.scoring_fleet import ScoringFleet
-from streamsvc.agents.scoring_targets import ScoringTarget, scoring_targets, served_topic
+from streamsvc.agents.scoring_targets import (
+    ScoringTarget,
+    retarget,
+    scoring_targets,
+    served_topic,
+)
 from streamsvc.agents.service_changes import ServiceChanges
 from streamsvc.agents.serving import Serving
+from streamsvc.agents.shadowing import Shadowing
 from streamsvc.agents.topic_watch import request_topic, watch_topics
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import StreamsvcError
 from streamsvc.events.dead_letters import dead_letters, dead_topic
+from streamsvc.models.rollout import Revision
 from streamsvc.models.triton_access import check_link
 from streamsvc.monitor.metrics import ScoringMetrics, serve_metrics
 from streamsvc.scoring.batches import Batches
+from streamsvc.scoring.loaded import LoadedVersions
 from streamsvc.scoring.output import Outgoing
 from streamsvc.scoring.pipeline import Clock, Scored
 from streamsvc.settings import Settings
@@ -45,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 THREADS = 4
 """Two for each service, and so many at least: a batch may wait for its events on one."""
+START_DEADLINE_MS, SWITCH_DEADLINE_MS = 60_000, 1_000
+"""Of the request that warms a serving up."""
 INLINE_ROWS = 32
 """Records of so few predictions are written at once: handing them to a thread costs more."""
 
@@ -69,14 +80,19 @@ class ScoringWorker:
         instance_id: str | None = None,
     ) -> None:
         """Needs a running event loop: the model server's client binds to it."""
+        self.target = target
+        """What is being served."""
         self._settings = settings
         self._project = project
         self._metrics = metrics
         self._threads = threads
+        self._versions = LoadedVersions(settings)
+        self._shadowing = Shadowing(settings, metrics, threads, lambda: self._topic_id)
+        self._changing = asyncio.Lock()
+        self._tidying: set[asyncio.Task[None]] = set()
         self._topic_id = ""
         self._topic: TopicState | None = None
         name = target.service.name
-        self._serving = Serving(settings, project, target, threads)
         self._batches: Batches[_Answer] = Batches(
             self._score,
             self._publish,
@@ -91,6 +107,7 @@ class ScoringWorker:
             # A static member that joins anew gets the partitions that it had (KIP-345): of another
             # topic, once its service has moved.
             instance_id=instance_id and f"{instance_id}.{target.route.requests}",
+            client_id=worker_name(instance_id),
         )
         self.app.fetch_gate = self._batches.wanting
         self._delivery: DeliveryMode = (
@@ -106,16 +123,19 @@ class ScoringWorker:
         Others of the service may still be running in this process. Raises what any server does,
         and leaves nothing behind then.
         """
-        topic = self.target.route.requests
+        topic, serving = self.target.route.requests, None
         try:
             if self._settings.model_server == "triton":
                 await asyncio.to_thread(check_link, self._settings)
-            await self._serving.prove()
+            # Whatever serves the champion: better the copy in this process than nobody.
+            self._serving = serving = await self._prepared(self.target, strict=False)
             if self.target.route.start == "latest":
                 await asyncio.to_thread(begin_at_the_end, self._settings, self._group, topic)
             await self._delivery.start()
         except BaseException:
-            await self._serving.close()
+            if serving is not None:
+                await serving.close()
+            await self._versions.keep(())
             raise
         self._watching = asyncio.create_task(
             watch_topics(
@@ -126,25 +146,52 @@ class ScoringWorker:
             )
         )
 
-    @property
-    def target(self) -> ScoringTarget:
-        """What is being served."""
-        return self._serving.target
-
     async def take_up(self, target: ScoringTarget) -> None:
         """Answer by another target of the same request topic from the next batch on.
 
-        Raises what the model server does; then nothing has changed.
+        Raises what keeps its versions from running; then nothing has changed.
         """
-        serving = Serving(self._settings, self._project, target, self._threads)
+        async with self._changing:
+            running = self.target.revision
+            behind = target.revision.revision < running.revision
+            if behind and running.concerns(target.route.model):
+                target = await asyncio.to_thread(retarget, target, running)
+            await self._switch(target)
+
+    async def apply(self, revision: Revision) -> None:
+        """Answer by what another revision says from the next batch on.
+
+        Raises what keeps its versions from running; then nothing has changed.
+        """
+        async with self._changing:
+            await self._switch(await asyncio.to_thread(retarget, self.target, revision))
+
+    async def _switch(self, target: ScoringTarget) -> None:
+        serving = await self._prepared(target, strict=True)
+        before, self._serving, self.target = self._serving, serving, target
+        task = asyncio.create_task(self._let_go(before))
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+
+    async def _prepared(self, target: ScoringTarget, *, strict: bool) -> Serving:
+        """What answers by a target. A version that this worker has not run yet has to prove itself;
+        if `strict`, a model server that is there has to run it, too."""
+        dirs = _version_dirs(target)[: len(target.revision.versions)]
+        loaded = [await self._versions.get(each, strict=strict) for each in dirs]
+        serving = Serving(self._settings, self._project, target, loaded, self._threads)
         try:
-            await serving.prove()
+            # What has been compiled is compiled: an undo must not wait for a server that hangs.
+            await serving.warm(SWITCH_DEADLINE_MS if strict else START_DEADLINE_MS)
         except BaseException:
             await serving.close()
             raise
-        before, self._serving = self._serving, serving
+        return serving
+
+    async def _let_go(self, before: Serving) -> None:
         await before.idle()
         await before.close()
+        async with self._changing:
+            await self._versions.keep(_version_dirs(self.target))
 
     def _wire(self) -> None:
         app = self.app
@@ -171,7 +218,10 @@ class ScoringWorker:
             self._watching.cancel()
             await self._batches.drain()
             await self._delivery.stop()
+            await self._shadowing.stop()
+            await asyncio.gather(*self._tidying)
             await self._serving.close()
+            await self._versions.keep(())
 
     async def _score(self, batch: Sequence[Delivery]) -> _Answer:
         serving = self._serving
@@ -201,12 +251,11 @@ class ScoringWorker:
         count_batch(
             self._metrics,
             target.service.name,
-            str(target.model.card.version),
-            answer.serving.pipeline.ladder.names,
             answer.scored,
             Clock().wall_ms(),
             dead_letters_sent=target.sends_dead_letters,
         )
+        self._shadowing.offer(answer.serving, answer.scored)
 
     def _fatal(self, error: BaseException) -> None:
         """Stop the worker: a request that got no answer must not be passed over."""
@@ -215,6 +264,13 @@ class ScoringWorker:
             kind = type(error).__name__
             log.error("worker_stops", error=str(error), kind=kind, exc_info=unforeseen)
             self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
+
+
+def _version_dirs(target: ScoringTarget) -> list[Path]:
+    """Of the versions that run, and of the one that an undo would bring back."""
+    revision = target.revision
+    back = () if revision.previous is None else (revision.previous,)
+    return [target.model_dir / str(version) for version in (*revision.versions, *back)]
 
 
 def _sends(answer: _Answer) -> Iterator[Send]:
@@ -271,7 +327,11 @@ async def run_services(
     definitions: Definitions | None = None,
 ) -> None:
     """As `run`, for a plan that is at hand; ends when `stop` is set, too."""
-    targets = await asyncio.to_thread(scoring_targets, settings, plan, model_repository, services)
+    watch = RolloutWatch(settings, plan.project, instance_id)
+    await watch.read()
+    targets = await asyncio.to_thread(
+        scoring_targets, settings, plan, model_repository, services, watch.wanted
+    )
     metrics = ScoringMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
     with ThreadPoolExecutor(max(THREADS, 2 * len(targets)), "scoring") as threads:
@@ -285,18 +345,18 @@ async def run_services(
         log.info(
             "scoring_worker_started",
             services=[t.service.name for t in targets],
-            models={t.route.model: t.model.card.version for t in targets},
+            models={t.route.model: t.champion.version for t in targets},
             model_server=settings.model_server,
             metrics_port=port,
         )
-        following: list[Coroutine[Any, Any, None]] = []
+        following: list[Coroutine[Any, Any, None]] = [watch.run(fleet)]
         if definitions is not None:
             changes = ServiceChanges(
-                settings, model_repository, services, fleet.take_up, fleet.leave
+                settings, model_repository, services, watch.wanted, fleet.take_up, fleet.leave
             )
             changes.want(plan)
             definitions.watch_beside(changes.models)
-            following = [
+            following += [
                 watch_definitions(settings, definitions, changes.change, metrics.definitions),
                 changes.follow(),
             ]

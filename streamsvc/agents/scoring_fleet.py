@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from streamsvc.agents.scoring_targets import ScoringTarget
+from streamsvc.agents.scoring_targets import ScoringTarget, champion_alone
+from streamsvc.errors import CheckFailedError, ConfigurationError
+from streamsvc.models.rollout import Revision
 from streamsvc.transport.app import serve
 
 if TYPE_CHECKING:
@@ -30,10 +32,31 @@ class ScoringFleet:
         self._serving: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     async def prepare(self, target: ScoringTarget) -> None:
-        """Have a worker ready that `run` will serve."""
+        """Have a worker ready that `run` will serve.
+
+        One whose candidate cannot run begins with the champion alone. Raises what starting that
+        does.
+        """
         worker = self._make(target)
-        await worker.start()
+        try:
+            await worker.start()
+        except (CheckFailedError, ConfigurationError) as error:
+            if target.candidate is None:
+                raise
+            name, version = target.service.name, target.candidate.version
+            log.error("candidate_refused", service=name, version=version, error=str(error))
+            worker = self._make(champion_alone(target))
+            await worker.start()
         self._workers[target.service.name] = worker
+
+    @property
+    def targets(self) -> Mapping[str, ScoringTarget]:
+        """Service -> what is being served."""
+        return {name: worker.target for name, worker in self._workers.items()}
+
+    async def apply(self, revision: Revision) -> None:
+        """Run another revision of a service; what ran before goes on if this raises."""
+        await self._workers[revision.service].apply(revision)
 
     async def take_up(self, target: ScoringTarget) -> None:
         """Run a target from now on, in place of what ran under its name.

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import structlog
 
-from streamsvc.agents.scoring_targets import ScoringTarget, routed_services, scoring_target
+from streamsvc.agents.scoring_targets import (
+    Revisions,
+    ScoringTarget,
+    routed_services,
+    scoring_target,
+)
 from streamsvc.agents.survey import standing_views
 from streamsvc.agents.topology import RunningView
 from streamsvc.definitions.plan import Plan
@@ -36,6 +41,7 @@ class ServiceChanges:
         settings: Settings,
         model_repository: Path,
         names: Sequence[str],
+        revisions: Revisions,
         take_up: Callable[[ScoringTarget], Awaitable[None]],
         leave: Callable[[frozenset[str]], Awaitable[None]],
     ) -> None:
@@ -43,6 +49,7 @@ class ServiceChanges:
         self._settings = settings
         self._models = model_repository
         self._names = names
+        self._revisions = revisions
         self._take_up = take_up
         self._leave = leave
         self._store = connect(settings)
@@ -85,7 +92,7 @@ class ServiceChanges:
                 continue  # a new model alone changes nothing that runs
             try:
                 target = await asyncio.to_thread(
-                    scoring_target, self._settings, plan, service, self._models
+                    scoring_target, self._settings, plan, service, self._models, self._revisions
                 )
             except UnavailableError:
                 raise
@@ -128,7 +135,7 @@ class ServiceChanges:
                     # Tried again, unless something newer is wanted by now.
                     self._waiting.setdefault(name, (plan, target))
                     raise
-                log.info("service_changed", service=name, model=target.model.card.version)
+                log.info("service_changed", service=name, model=target.champion.version)
 
     def _missing(self, plan: Plan, target: ScoringTarget) -> list[str]:
         """Views of the target that do not serve everywhere as they are defined. Blocking."""

@@ -1,25 +1,30 @@
-"""One definition of a service with one model: everything between requests and records.
+"""One definition of a service with one revision of its models: everything between requests and
+records.
 
 A worker has one at a time, and each batch is answered by the one that it began with. So a changed
-definition takes effect between two batches, and no answer is a mixture.
+definition or revision takes effect between two batches, and no answer is a mixture.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Executor
 
+import numpy as np
+
 from streamsvc.agents.scoring_targets import ScoringTarget
+from streamsvc.columns import I64
 from streamsvc.events.decode import Decoder
-from streamsvc.scoring.fallback import Endpoint, Ladder
+from streamsvc.scoring.fallback import Ladder
 from streamsvc.scoring.features import FeatureReads
 from streamsvc.scoring.fetch import StoreReads
-from streamsvc.scoring.in_process import InProcessModel
+from streamsvc.scoring.loaded import LoadedVersion
 from streamsvc.scoring.marker_watch import MarkerWatch
 from streamsvc.scoring.output import Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline
 from streamsvc.scoring.requests import RequestReader
-from streamsvc.scoring.triton_client import TritonModel
+from streamsvc.scoring.traffic import CHAMPION, Traffic, Variant
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
 from streamsvc.store.client import connect
@@ -29,14 +34,18 @@ __all__ = ["Serving"]
 
 
 class Serving:
-    """What answers the requests of a target. Needs a running event loop: the model server's client
-    binds to it."""
+    """What answers the requests of a target. Belongs to one event loop."""
 
     def __init__(
-        self, settings: Settings, project: str, target: ScoringTarget, threads: Executor
+        self,
+        settings: Settings,
+        project: str,
+        target: ScoringTarget,
+        loaded: Sequence[LoadedVersion],
+        threads: Executor,
     ) -> None:
+        """`loaded` are the versions of the target's revision, the champion first."""
         self.target = target
-        ladder = _ladder(settings, target)
         reads = StoreReads(connect(settings), project)
         decoder = Decoder(
             target.request,
@@ -52,12 +61,11 @@ class Serving:
             clock.monotonic,
         )
         self._watch = MarkerWatch(reads.raw_markers, reads.decode_marker)
-        self.pipeline = Pipeline(target.route, features, self._watch, ladder, threads, clock)
+        traffic = _traffic(target, loaded, clock)
+        self.pipeline = Pipeline(target.route, features, self._watch, traffic, threads, clock)
         self.writer = Writer(
             target.route,
             target.inputs,
-            target.model.card,
-            ladder,
             partitions=target.partitions[target.route.predictions],
             served_log=settings.served_log,
         )
@@ -65,11 +73,9 @@ class Serving:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def prove(self) -> None:
-        """See that the model answers as it should, and have everything compiled."""
-        for endpoint in self.pipeline.ladder.endpoints:
-            await endpoint.prove()
-        scored = await self.pipeline.warm(sample_chunk(self.target.request))
+    async def warm(self, deadline_ms: int) -> None:
+        """Have everything compiled."""
+        scored = await self.pipeline.warm(sample_chunk(self.target.request), deadline_ms)
         await asyncio.to_thread(self.writer.write, scored, "")
 
     def begin(self) -> None:
@@ -93,8 +99,24 @@ class Serving:
         self._watch.close()
 
 
-def _ladder(settings: Settings, target: ScoringTarget) -> Ladder:
-    servers = [Endpoint(InProcessModel(target.model))]
-    if settings.model_server == "triton":
-        servers.insert(0, Endpoint(TritonModel.connect(settings, target.model.card)))
-    return Ladder(servers, target.route.default, Clock().monotonic)
+def _traffic(target: ScoringTarget, loaded: Sequence[LoadedVersion], clock: Clock) -> Traffic:
+    candidate = target.revision.candidate
+    names = [CHAMPION] if candidate is None else [CHAMPION, candidate.mode]
+    variants = [
+        Variant(
+            name,
+            version.card,
+            Ladder(version.endpoints, target.route.default, clock.monotonic),
+            _columns(target, version),
+        )
+        for name, version in zip(names, loaded, strict=True)
+    ]
+    if candidate is None:
+        return Traffic(variants[0])
+    return Traffic(variants[0], variants[1], candidate.weight, target.revision.salt)
+
+
+def _columns(target: ScoringTarget, version: LoadedVersion) -> I64 | None:
+    at = {str(ref): j for j, ref in enumerate(target.inputs.columns)}
+    columns = [at[feature] for feature in version.card.features]
+    return None if columns == list(range(len(at))) else np.array(columns, np.int64)

@@ -99,6 +99,8 @@ def acls(settings: Settings, plan: Plan, role: WorkRole) -> list[Acl]:
         found.append(Acl("group", group, ("Read",)))
     if role == "operator":
         found.append(Acl("group", TAIL_GROUP, ("Describe",)))
+        for group in _groups(settings, plan, "scoring"):  # `rollout` asks which workers run
+            found.append(Acl("group", group, ("Describe",)))
         if plan.views:  # `backfill` asks whether feature workers run
             features = worker_group(settings.topic_prefix, plan.project, "features")
             found.append(Acl("group", features, ("Describe",)))

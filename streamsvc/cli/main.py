@@ -19,7 +19,7 @@ from streamsvc.errors import ConfigurationError, StreamsvcError
 
 __all__ = ["VERBS", "app", "main"]
 
-STACK, REPO, RUN, DATA, MODELS = "Stack", "Repo", "Run", "Data", "Models"
+STACK, REPO, RUN, DATA, MODELS, TRAFFIC = "Stack", "Repo", "Run", "Data", "Models", "Traffic"
 
 VERBS: tuple[tuple[str, str, str], ...] = (
     # One line per verb: name, module in streamsvc.cli, panel of `--help` it stands in.
@@ -42,6 +42,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("parity", "parity", DATA),
     ("store", "store", DATA),
     ("train", "train", MODELS),
+    ("rollout", "rollout", TRAFFIC),
 )
 
 EXIT_CODES = (

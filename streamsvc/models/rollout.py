@@ -75,6 +75,8 @@ class Revision(msgspec.Struct, frozen=True):
     revision: int
     """0 is what runs before anybody said anything, which is never written."""
     champion: int
+    model: str = ""
+    """What the versions are of. A route that names another model by now is not concerned."""
     action: Action = "promote"
     who: str = ""
     at_ms: int = 0
@@ -90,9 +92,13 @@ class Revision(msgspec.Struct, frozen=True):
     """What the controller decides by; None where nobody but people decides."""
 
     @classmethod
-    def unwritten(cls, service: str, champion: int) -> Revision:
-        """What runs for a service that has no record."""
-        return cls(service, 0, champion)
+    def unwritten(cls, service: str, champion: int, model: str = "", after: int = 0) -> Revision:
+        """What runs for a service that has no record for its model, `after` so many for others."""
+        return cls(service, after, champion, model)
+
+    def concerns(self, model: str) -> bool:
+        """Whether it says what runs for a route that names this model."""
+        return self.model in ("", model)
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -69,6 +69,8 @@ class RolloutLog:
         self.applied: dict[str, dict[str, Applied]] = {}
         """Service -> worker -> what it said last."""
         self.progress: dict[str, Progress] = {}
+        self.position = 0
+        """Offset of the next record. Reading one again changes nothing."""
 
     def current(self, service: str) -> Revision | None:
         """What shall run for a service; None where nobody has said."""

@@ -17,6 +17,7 @@ from prometheus_client import (
 )
 
 from streamsvc.features.engine import EngineStats
+from streamsvc.monitor.scores import ScoreHistograms
 
 __all__ = [
     "ArchiveMetrics",
@@ -31,6 +32,8 @@ _LATENCY_BUCKETS = (
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
 )
 
+
+_VARIANT = ("service", "model_version", "variant")
 
 DEFINITIONS_TEXT = "Changes of the definitions that were noticed, by what came of them"
 
@@ -130,11 +133,25 @@ class ScoringMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.requests = self._counter("requests", "Records read from request topics", "service")
-        self.predictions = self._counter(
-            "predictions", "Predictions published", "service", "model_version"
-        )
+        self.predictions = self._counter("predictions", "Predictions published", *_VARIANT)
         self.fallbacks = self._counter(
-            "fallbacks", "Predictions not made by the model server", "service", "kind"
+            "fallbacks", "Predictions not made by the model server", *_VARIANT, "kind"
+        )
+        self.model_errors = self._counter(
+            "model_errors", "Requests to which a server that was asked had no answer", *_VARIANT
+        )
+        self.model_seconds = Histogram(
+            "streamsvc_model_seconds",
+            "How long one batch waited for a variant's model",
+            _VARIANT,
+            registry=self.registry,
+            buckets=_LATENCY_BUCKETS,
+        )
+        self.scores = ScoreHistograms(
+            self.registry, "streamsvc_scores", "Scores of models, in bins of training", _VARIANT
+        )
+        self.shadow_skipped = self._counter(
+            "shadow_skipped", "Requests that a shadow had no time for", "service", "model_version"
         )
         self.late = self._counter(
             "predictions_past_deadline", "Requests answered with the default: too late", "service"

@@ -16,7 +16,9 @@ import numpy as np
 import structlog
 
 from streamsvc.columns import F64, U8, Bools
-from streamsvc.errors import ConfigurationError, UnavailableError
+from streamsvc.errors import CheckFailedError, StreamsvcError, UnavailableError
+from streamsvc.models.artifact import ModelCard
+from streamsvc.models.golden import check_golden
 from streamsvc.scoring.model import F32, ModelServer
 
 __all__ = ["DEFAULT", "Endpoint", "Ladder", "Scores"]
@@ -41,13 +43,23 @@ class Scores:
     """The rung that answered: an index into `Ladder.names`."""
     late: Bools
     """The deadline had passed before any rung could answer."""
+    failed: Bools
+    """A rung that was asked had no usable answer."""
 
 
 class Endpoint:
     """A model server behind a circuit breaker."""
 
-    def __init__(self, server: ModelServer, *, pause_s: float = _FIRST_PAUSE_S) -> None:
+    def __init__(
+        self,
+        server: ModelServer,
+        card: ModelCard | None = None,
+        *,
+        pause_s: float = _FIRST_PAUSE_S,
+    ) -> None:
+        """With a card, a server that is asked to get ready must answer its golden vectors."""
         self.server = server
+        self._card = card
         self._pause_s = pause_s
         self._failures = 0
         self._recovery: asyncio.Task[None] | None = None
@@ -71,14 +83,19 @@ class Endpoint:
         self._failures = 0
         return found
 
-    async def prove(self) -> None:
+    async def prove(self, *, strict: bool = False) -> None:
         """Ask the server to get ready; one that cannot is left alone from the start.
 
-        Raises ConfigurationError if it does not let us.
+        Raises ConfigurationError if it does not let us, and, if `strict`, CheckFailedError where it
+        is there and cannot run the model as it should.
         """
         try:
-            await self.server.recover(_PROBE_TIMEOUT_S)
+            await self._get_ready()
         except UnavailableError as error:
+            self._leave_alone(error)
+        except CheckFailedError as error:
+            if strict:
+                raise
             self._leave_alone(error)
 
     async def close(self) -> None:
@@ -88,12 +105,18 @@ class Endpoint:
             await asyncio.wait([self._recovery])
         await self.server.close()
 
+    async def _get_ready(self) -> None:
+        await self.server.recover(_PROBE_TIMEOUT_S)
+        if self._card is not None and (golden := self._card.golden).inputs:
+            answered = await self.server.predict(golden.matrix(), _PROBE_TIMEOUT_S)
+            check_golden(self._card, lambda _: answered, self.server.name)
+
     def _failed(self, error: UnavailableError) -> None:
         self._failures += 1
         if self._failures >= _FAILURES_TO_OPEN and self._recovery is None:
             self._leave_alone(error)
 
-    def _leave_alone(self, error: UnavailableError) -> None:
+    def _leave_alone(self, error: StreamsvcError) -> None:
         _log.warning("model_server_left_alone", server=self.server.name, error=str(error))
         self._recovery = asyncio.create_task(self._recover())
 
@@ -102,9 +125,9 @@ class Endpoint:
         while True:
             await asyncio.sleep(pause_s)
             try:
-                await self.server.recover(_PROBE_TIMEOUT_S)
+                await self._get_ready()
                 break
-            except (UnavailableError, ConfigurationError) as error:
+            except StreamsvcError as error:
                 _log.info("model_server_still_away", server=self.server.name, error=str(error))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         _log.info("model_server_back", server=self.server.name)
@@ -141,6 +164,7 @@ class Ladder:
         values = np.full(n, self._default, np.float32)
         step = np.full(n, len(self.names) - 1, np.uint8)
         late = np.zeros(n, np.bool_)
+        failed = np.zeros(n, np.bool_)
         for rung, endpoint in enumerate(self.endpoints):
             now = self._clock()
             alive: Bools = deadline > now
@@ -155,13 +179,14 @@ class Ladder:
                 )
             except UnavailableError:
                 # Counted by the rung that answers instead; the endpoint logs when it gives up.
+                failed |= alive
                 continue
             if everyone:
-                return Scores(found, np.full(n, rung, np.uint8), late)
+                return Scores(found, np.full(n, rung, np.uint8), late, failed)
             values[alive] = found
             step[alive] = rung
             break
-        return Scores(values, step, late)
+        return Scores(values, step, late, failed)
 
     def give_up(self, late: Bools) -> Scores:
         """The default for requests that have no vector to ask a model about."""
@@ -170,9 +195,5 @@ class Ladder:
             np.full(n, self._default, np.float32),
             np.full(n, len(self.names) - 1, np.uint8),
             late,
+            np.zeros(n, np.bool_),
         )
-
-    async def close(self) -> None:
-        """Close every endpoint."""
-        for endpoint in self.endpoints:
-            await endpoint.close()

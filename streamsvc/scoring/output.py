@@ -11,10 +11,8 @@ from streamsvc.columns import BytesColumn, strings
 from streamsvc.definitions.plan import Route
 from streamsvc.entity_keys import murmur2
 from streamsvc.events.wire import TRACE_HEADER
-from streamsvc.models.artifact import ModelCard
-from streamsvc.scoring.fallback import Ladder
 from streamsvc.scoring.inputs import ServiceInputs
-from streamsvc.scoring.pipeline import Scored
+from streamsvc.scoring.pipeline import Answers, Scored
 from streamsvc.scoring.records import (
     Predictions,
     entity_texts,
@@ -37,36 +35,57 @@ class Outgoing:
 
 
 class Writer:
-    """Writes the records of one service and one model version."""
+    """Writes the records of one service."""
 
     def __init__(
-        self,
-        route: Route,
-        inputs: ServiceInputs,
-        card: ModelCard,
-        ladder: Ladder,
-        *,
-        partitions: int,
-        served_log: bool,
+        self, route: Route, inputs: ServiceInputs, *, partitions: int, served_log: bool
     ) -> None:
         """`partitions` is how many the predictions topic has."""
         self._route = route
         self._inputs = inputs
-        self._card = card
-        self._ladder = ladder
         self._partitions = partitions
         self._served_log = served_log
 
     def write(self, scored: Scored, topic_id: str) -> Outgoing:
         """The records of a batch; `topic_id` identifies the request topic."""
-        requests = scored.requests
-        if not len(requests):
+        n = len(scored.requests)
+        if not n:
             return Outgoing({}, [])
-        names = self._ladder.names
-        predictions = Predictions(
+        keys: list[bytes] = [b""] * n
+        records: list[Record] = [(None, None, ())] * n
+        served: list[bytes] = []
+        for answers in scored.answers:
+            predictions = self._predictions(answers, topic_id)
+            ids = prediction_ids(predictions)
+            texts = entity_texts(predictions.entity)
+            values = prediction_records(predictions, ids)
+            found: list[Record] = list(
+                zip(texts, values, _headers(answers.asked.requests.trace), strict=True)
+            )
+            if answers.rows is None:
+                keys, records = texts, found
+            else:
+                for row, key, record in zip(answers.rows.tolist(), texts, found, strict=True):
+                    keys[row], records[row] = key, record
+            if self._served_log:
+                served += self._served(answers, predictions, ids)
+        return Outgoing(self._by_partition(keys, records), [(None, value, ()) for value in served])
+
+    def served(self, answers: Answers, topic_id: str) -> list[Record]:
+        """The records of the served log alone: for answers that nobody waits for."""
+        predictions = self._predictions(answers, topic_id)
+        values = self._served(answers, predictions, prediction_ids(predictions))
+        return [(None, value, ()) for value in values]
+
+    def _predictions(self, answers: Answers, topic_id: str) -> Predictions:
+        variant, asked, scores = answers.variant, answers.asked, answers.scores
+        requests = asked.requests
+        names = variant.ladder.names
+        return Predictions(
             service=self._inputs.service,
-            model=self._card.model,
-            model_version=str(self._card.version),
+            model=variant.card.model,
+            model_version=variant.version,
+            variant=variant.name,
             topic=requests.topic,
             topic_id=topic_id,
             partition=requests.partition,
@@ -74,27 +93,23 @@ class Writer:
             entity={
                 key: requests.columns[field] for key, field in self._inputs.entity_fields.items()
             },
-            score=scored.scores.values,
+            score=scores.values,
             threshold=self._route.threshold,
             request_time_ms=requests.time_ms,
-            as_of_ms=scored.vectors.as_of,
-            stale_ms=scored.stale_ms,
-            ahead_ms=scored.vectors.ahead_ms,
-            fallback=[names[step] for step in scored.scores.step.tolist()],
-            queue_ms=scored.queue_ms,
-            stage_ms=scored.stage_ms,
+            as_of_ms=asked.vectors.as_of,
+            stale_ms=asked.stale_ms,
+            ahead_ms=asked.vectors.ahead_ms,
+            fallback=[names[step] for step in scores.step.tolist()],
+            failed=scores.failed,
+            queue_ms=asked.queue_ms,
+            stage_ms={**asked.stage_ms, "model": answers.model_ms},
         )
-        ids = prediction_ids(predictions)
-        keys = entity_texts(predictions.entity)
-        records: list[Record] = list(
-            zip(keys, prediction_records(predictions, ids), _headers(requests.trace), strict=True)
-        )
-        served = (
-            served_records(predictions, ids, scored.vectors, self._card.features)
-            if self._served_log
-            else []
-        )
-        return Outgoing(self._by_partition(keys, records), [(None, value, ()) for value in served])
+
+    def _served(
+        self, answers: Answers, predictions: Predictions, ids: Sequence[bytes]
+    ) -> list[bytes]:
+        features = answers.variant.card.features
+        return served_records(predictions, ids, answers.asked.vectors, features)
 
     def _by_partition(
         self, keys: Sequence[bytes], records: list[Record]

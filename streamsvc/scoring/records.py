@@ -13,18 +13,17 @@ from streamsvc.scoring.model import F32
 
 __all__ = ["Predictions", "entity_texts", "prediction_ids", "prediction_records"]
 
-VARIANT = "champion"
-
 _json = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """n answers of one service to requests of one topic. Arrays have shape (n,)."""
+    """n answers of one variant of a service to requests of one topic. Arrays have shape (n,)."""
 
     service: str
     model: str
     model_version: str
+    variant: str
     topic: str
     topic_id: str
     """Of the request topic: a topic that was deleted and made again gives new prediction ids."""
@@ -40,6 +39,8 @@ class Predictions:
     stale_ms: I64
     ahead_ms: I64
     fallback: Sequence[str | None]
+    failed: Bools
+    """A model server was asked and had no usable answer."""
     queue_ms: I64
     """From the request's Kafka timestamp until work on it began."""
     stage_ms: Mapping[str, float]
@@ -81,7 +82,7 @@ def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
             b',"model_version":',
             _constant(p.model_version),
             b',"variant":',
-            _constant(VARIANT),
+            _constant(p.variant),
             b',"request_time_ms":%d,"as_of_ms":%b,"stale_ms":%d,"ahead_ms":%d,"fallback":%b',
             b',"latency_ms":{"queue":%d',
             stages.replace("%", "%%").encode(),

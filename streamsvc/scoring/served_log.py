@@ -1,6 +1,6 @@
 """The served log: every vector that a model was given, as columns, for parity, drift, retraining.
 
-One record is one Arrow IPC stream with one batch. Columns:
+One record is one Arrow IPC stream with one batch of one variant. Columns:
 
     prediction_id                  string
     entity.<join key>              int64 or string
@@ -10,6 +10,8 @@ One record is one Arrow IPC stream with one batch. Columns:
     features                       fixed-size list of float32, in the model's order
     score                          float32
     model_version, variant, fallback   string; fallback is null for the model server
+    failed                         bool: a model server was asked and had no usable answer
+    model_ms                       float32: how long the batch waited for the model
 
 The schema's metadata names `service`, `model` and, as a JSON list, `features`.
 """
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streamsvc.columns import BytesColumn, Column
-from streamsvc.scoring.records import VARIANT, Predictions
+from streamsvc.scoring.records import Predictions
 from streamsvc.scoring.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -78,8 +80,10 @@ def _batch(
     )
     columns["score"] = pa.array(p.score)
     columns["model_version"] = pa.repeat(p.model_version, len(p))
-    columns["variant"] = pa.repeat(VARIANT, len(p))
+    columns["variant"] = pa.repeat(p.variant, len(p))
     columns["fallback"] = pa.array(p.fallback, pa.string())
+    columns["failed"] = pa.array(p.failed)
+    columns["model_ms"] = pa.repeat(pa.scalar(p.stage_ms["model"], pa.float32()), len(p))
     return pa.RecordBatch.from_arrays(
         list(columns.values()),
         schema=pa.schema(

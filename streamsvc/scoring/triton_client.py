@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streamsvc.errors import ConfigurationError, UnavailableError
+from streamsvc.errors import CheckFailedError, ConfigurationError, UnavailableError
 from streamsvc.models.artifact import ModelCard
 from streamsvc.models.triton_access import is_restricted, protocol_headers, tls_options
 from streamsvc.models.triton_config import INPUT, OUTPUT
@@ -103,7 +103,8 @@ class TritonModel:
     async def recover(self, timeout_s: float) -> None:
         """Load the model if the server forgot it (explicit mode does at a restart), then ask it.
 
-        Raises UnavailableError, and ConfigurationError where Triton does not let us load it.
+        Raises UnavailableError, ConfigurationError where Triton does not let us load it, and
+        CheckFailedError where it cannot load this version.
         """
         from tritonclient.utils import InferenceServerException
 
@@ -111,8 +112,7 @@ class TritonModel:
             async with asyncio.timeout(timeout_s):
                 ready = await self._client.is_model_ready(self._model, self._version, self._headers)
             if not ready:
-                async with asyncio.timeout(_LOAD_TIMEOUT_S):
-                    await self._client.load_model(self._model, self._headers)
+                await self._load()
         except (InferenceServerException, TimeoutError) as error:
             if is_restricted(str(error)):
                 raise ConfigurationError(
@@ -122,6 +122,27 @@ class TritonModel:
                 ) from error
             raise UnavailableError(f"Triton at {self._address}: {error}") from error
         await self.predict(np.zeros((1, self._features), np.float32), timeout_s)
+
+    async def _load(self) -> None:
+        from tritonclient.utils import InferenceServerException
+
+        version = f"{self._model} version {self._version}"
+        try:
+            async with asyncio.timeout(_LOAD_TIMEOUT_S):
+                await self._client.load_model(self._model, self._headers)
+        except InferenceServerException as error:
+            status = str(error.status() or "")
+            if is_restricted(str(error)) or status.endswith(("UNAVAILABLE", "DEADLINE_EXCEEDED")):
+                raise
+            raise CheckFailedError(
+                f"Triton at {self._address} cannot load {version}: {error.message()}"
+            ) from error
+        if not await self._client.is_model_ready(self._model, self._version, self._headers):
+            raise CheckFailedError(
+                f"Triton at {self._address} has loaded {self._model}, but not version "
+                f"{self._version}: its own model repository has no such version, or its "
+                "config.pbtxt does not serve it."
+            )
 
     async def close(self) -> None:
         """Close the channel; calls under way fail."""

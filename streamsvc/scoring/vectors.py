@@ -7,7 +7,7 @@ says so: `stale_ms` where the value had changed by then, `ahead_ms` where it hol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vectors:
-    """n vectors in the model's own feature order."""
+    """n vectors in the order of the features that they were put together for."""
 
     matrix: F32
     """Shape (n, features), C order, NaN for missing."""
@@ -62,6 +62,10 @@ class Vectors:
             self.missing,
             {},
         )
+
+    def select(self, columns: I64) -> Vectors:
+        """These columns of the matrix alone, in this order."""
+        return replace(self, matrix=np.ascontiguousarray(self.matrix[:, columns]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

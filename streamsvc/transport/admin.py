@@ -299,10 +299,10 @@ class Admin:
             )
         return not refused
 
-    def members(self, group: str) -> int:
-        """How many consumers are in a group now."""
+    def members(self, group: str) -> list[str]:
+        """Client ids of the consumers that are in a group now."""
         answer = self._client.describe_consumer_groups([group], request_timeout=TIMEOUT_S)
-        return len(self._result(group, answer[group]).members)
+        return [member.client_id for member in self._result(group, answer[group]).members]
 
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
         """Deletes every record below these offsets (partition -> offset)."""

@@ -91,12 +91,14 @@ def create_app(
     app_id: str,
     *,
     instance_id: str | None = None,
+    client_id: str | None = None,
     transport: type[Transport] = Transport,
 ) -> StreamApp:
     """A Faust app whose id is the consumer group `app_id`.
 
     `instance_id` makes it a static member of the group: a restart within the session timeout moves
-    no partition, and a stop hands none over before that. An agent that raises stops the app: it
+    no partition, and a stop hands none over before that. `client_id` is what the group calls this
+    process. An agent that raises stops the app: it
     left a chunk undone, and going on would skip it.
     """
     session_s = settings.session_timeout_ms / 1000
@@ -109,7 +111,7 @@ def create_app(
         broker_request_timeout=max(90.0, session_s),
         broker_rebalance_timeout=60.0,
         broker_commit_interval=COMMIT_INTERVAL_S,
-        broker_client_id=f"streamsvc-{app_id}",
+        broker_client_id=client_id or f"streamsvc-{app_id}",
         # An empty id would make all workers one static member, each throwing the last one out.
         consumer_group_instance_id=instance_id,
         # How soon partitions that were added to a topic are noticed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -72,7 +72,7 @@ async def follow(
     wanted: dict[int, int],
     max_records: int,
     ends: dict[int, int] | None = None,
-) -> AsyncIterator[Chunk | None]:
+) -> AsyncGenerator[Chunk | None]:
     """Chunks of the partitions in `wanted`, each from its offset on, for as long as any is wanted.
 
     None where nothing came for a while. A partition that is taken out of `wanted` is read no

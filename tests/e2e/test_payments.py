@@ -92,4 +92,4 @@ def test_internal_topics_and_groups_carry_the_prefix(stack, tmp_path):
         }
         listed = json.loads(repo.streamsvc("topics", "list", "--json"))
         assert {t["name"] for t in listed if t["exists"]} == found | yours
-        assert repo.admin.members(f"{internal}features") == 1
+        assert len(repo.admin.members(f"{internal}features")) == 1

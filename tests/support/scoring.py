@@ -233,6 +233,7 @@ def predictions(n=2, **changes) -> Predictions:
         service="risk",
         model="m",
         model_version="3",
+        variant="champion",
         topic="requests",
         topic_id="AbCdEfGhIjKl",
         partition=np.arange(n) % 2,
@@ -245,6 +246,7 @@ def predictions(n=2, **changes) -> Predictions:
         stale_ms=np.zeros(n, np.int64),
         ahead_ms=np.zeros(n, np.int64),
         fallback=[None] * n,
+        failed=np.zeros(n, np.bool_),
         queue_ms=np.zeros(n, np.int64),
         stage_ms=STAGES,
     )

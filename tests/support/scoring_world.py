@@ -24,6 +24,7 @@ from streamsvc.errors import ConfigurationError
 from streamsvc.events.wire import REASON_HEADER, SOURCE_HEADER
 from streamsvc.models.triton_repository import publish
 from streamsvc.scoring.served_log import read_served
+from streamsvc.state.topics import InternalTopics
 from streamsvc.store.client import connect
 from streamsvc.store.markers import Marker, write_marker
 from streamsvc.store.row import NEVER_MS, RowLayout
@@ -217,6 +218,7 @@ def remove(w):
     """Topics and rows of a world."""
     names = [w.route.requests, w.route.predictions, served_topic(w.service.name)]
     names += [f"{w.route.requests}.dead", w.plan.views[0].source.topic]
+    names.append(InternalTopics(w.settings.topic_prefix, w.plan.project).rollout)
     w.admin.delete([n for n in dict.fromkeys(names) if w.admin.exists(n)])
     for key in w.client.scan_iter(match=f"{{{w.plan.project}/*"):
         w.client.delete(key)

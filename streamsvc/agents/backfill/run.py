@@ -170,7 +170,9 @@ def _gap(settings: Settings, view: View, handover: Handover) -> str | None:
 
 def _refuse_running_workers(settings: Settings, plan: Plan, view: View) -> None:
     """Raise CheckFailedError while feature workers of the project run."""
-    running = Admin(settings).members(f"{settings.topic_prefix}streamsvc.{plan.project}.features")
+    running = len(
+        Admin(settings).members(f"{settings.topic_prefix}streamsvc.{plan.project}.features")
+    )
     if running:
         raise CheckFailedError(
             f"The state of {view.name} is built, and {running} feature workers run with the one "

@@ -74,7 +74,9 @@ def test_an_operator_makes_every_topic_and_only_who_needs_no_kafka_gets_nothing(
     named = [t.name for t in named_topics(SETTINGS, PLAN) if not t.name.startswith("eu.")]
     for name in (*named, f"eu.streamsvc.{PLAN.project}.*"):
         assert {"Create", "DescribeConfigs", "Read"} <= found["topic", name]
-    assert found["group", f"eu.streamsvc.{PLAN.project}.features"] == {"Describe"}
+    scoring = f"scoring.{PLAN.services[0].name}"
+    for group in ("features", scoring):
+        assert found["group", f"eu.streamsvc.{PLAN.project}.{group}"] == {"Describe"}
     assert allowed("archive") == {}
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
-from support.scoring import Model
+from support.scoring import Model, card
 
+from streamsvc.errors import CheckFailedError
+from streamsvc.models.artifact import Golden
 from streamsvc.scoring.fallback import Endpoint, Ladder
 
 MATRIX = np.array([[0.1], [0.9], [np.nan]], np.float32)
@@ -37,6 +40,7 @@ async def test_a_dead_server_is_replaced_by_the_copy_and_then_by_the_default():
     assert [nobody.names[s] for s in scores.step] == ["default"] * 3
     assert scores.values.tolist() == [0.5] * 3
     assert not scores.late.any()
+    assert scores.failed.all()
 
 
 async def test_a_request_past_its_deadline_gets_the_default_and_the_others_their_score():
@@ -45,6 +49,7 @@ async def test_a_request_past_its_deadline_gets_the_default_and_the_others_their
     scores = await rungs.score(MATRIX, np.array([9.0, 12.0, 10.0]))
     assert [rungs.names[s] for s in scores.step] == ["default", None, "default"]
     assert scores.late.tolist() == [True, False, True]
+    assert not scores.failed.any()
     assert scores.values.tolist() == [0.5, np.float32(0.9), 0.5]
     assert [len(c) for c in triton.calls] == [1]
     # Half of what is left, so that another rung could still answer in time.
@@ -81,7 +86,7 @@ async def test_a_server_that_keeps_failing_is_left_alone_until_it_has_proved_its
         await asyncio.sleep(0)
     scores = await rungs.score(MATRIX, ALIVE)
     assert not scores.step.any()
-    await rungs.close()
+    await endpoint.close()
     assert triton.closed
 
 
@@ -99,5 +104,33 @@ async def test_a_server_that_is_away_at_the_start_is_not_asked():
     triton = Model(error="not yet")
     endpoint = Endpoint(triton)
     await endpoint.prove()
+    assert not endpoint.available
+    await endpoint.close()
+
+
+def golden(outputs):
+    vectors = Golden([[0.1], [None]], outputs)
+    return msgspec.structs.replace(card(["v:a"]), golden=vectors)
+
+
+async def test_a_server_that_is_another_function_is_left_alone_or_refused():
+    right = Endpoint(Model(), golden([float(np.float32(0.1)), 0.25]))
+    await right.prove(strict=True)
+    assert right.available
+    wrong = Endpoint(Model(), golden([0.1, 0.3]))
+    with pytest.raises(CheckFailedError, match="triton does not compute risk version 3"):
+        await wrong.prove(strict=True)
+    await wrong.prove()
+    assert not wrong.available
+    await wrong.close()
+
+
+async def test_a_server_that_is_away_refuses_nothing_and_has_to_prove_itself_later():
+    triton = Model(error="not yet")
+    endpoint = Endpoint(triton, golden([0.1, 0.3]), pause_s=0)
+    await endpoint.prove(strict=True)
+    triton.error = None
+    while triton.recovered < 3:  # it is there, and still another function
+        await asyncio.sleep(0)
     assert not endpoint.available
     await endpoint.close()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -38,6 +39,8 @@ from streamsvc.scoring.needs import UNKNOWN_LAG_MS, MarkerId
 from streamsvc.scoring.output import Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline
 from streamsvc.scoring.requests import RequestReader
+from streamsvc.scoring.served_log import read_served
+from streamsvc.scoring.traffic import Traffic, Variant
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.store.markers import Marker
 from streamsvc.store.row import RowLayout
@@ -104,6 +107,7 @@ class Service:
             service.route.default,
             lambda: 0.0,
         )
+        champion = Variant("champion", card(), self.ladder, None)
         features = FeatureReads(
             self.inputs,
             RequestReader(source, Decoder(source, max_record_bytes=10_000)),
@@ -113,11 +117,9 @@ class Service:
         )
         clock = Clock(lambda: now_ms, lambda: 0.0)
         self.pipeline = Pipeline(
-            service.route, features, self, self.ladder, ThreadPoolExecutor(2), clock
+            service.route, features, self, Traffic(champion), ThreadPoolExecutor(2), clock
         )
-        self.writer = Writer(
-            service.route, self.inputs, card(), self.ladder, partitions=3, served_log=True
-        )
+        self.writer = Writer(service.route, self.inputs, partitions=3, served_log=True)
 
     def disturb(self):
         pass
@@ -153,11 +155,11 @@ async def test_requests_become_predictions():
     assert found[0]["as_of_ms"] == NOW_MS - 100
     assert found[1]["as_of_ms"] is None
     assert [r["stale_ms"] for r in found] == [0, 0]
-    assert scored.vectors.missing == {"cards": 1, "limits": 1, "shops": 1}
+    assert scored.asked.vectors.missing == {"cards": 1, "limits": 1, "shops": 1}
     assert service.reads.log == ["read"]
     # shops:sum_1h, cards:sum_1m, ratios:ratio, cards:count_1m, limits:limit
     np.testing.assert_array_equal(
-        scored.vectors.matrix,
+        scored.asked.vectors.matrix,
         np.array([[0.75, 3, 0.1, 2, 50], [np.nan, np.nan, np.nan, 0, np.nan]], np.float32),
     )
     assert len(service.outgoing.served) == 1
@@ -196,7 +198,7 @@ async def test_requests_past_their_deadline_get_the_default():
         chunk([request(), request()], timestamps=[NOW_MS, NOW_MS + 1_999])
     )
     assert [(r["score"], r["fallback"]) for r in found] == [(0.5, "default"), (0.75, None)]
-    assert scored.scores.late.tolist() == [True, False]
+    assert scored.answers[0].scores.late.tolist() == [True, False]
     assert [r["latency_ms"]["queue"] for r in found] == [2_000, 1]
 
 
@@ -257,7 +259,7 @@ async def test_a_store_that_stays_away_ends_in_the_default():
     service.reads.errors = [UnavailableError("away")] * 50
     scored, found = await service.score(chunk([request()]))
     assert [(r["score"], r["fallback"]) for r in found] == [(0.5, "default")]
-    assert np.isnan(scored.vectors.matrix).all()
+    assert np.isnan(scored.asked.vectors.matrix).all()
     assert service.model.calls == []
 
 
@@ -281,7 +283,7 @@ async def test_a_sample_request_goes_through_everything_but_the_wait(unit):
     source = replace(REQUESTS, schema=replace(REQUESTS.schema, time_unit=unit))
     service = Service(source=source)
     service.reads.read_until_ms = 0
-    scored = await service.pipeline.warm(sample_chunk(source))
+    scored = await service.pipeline.warm(sample_chunk(source), 60_000)
     assert scored.rejects == []
     assert scored.requests.time_ms.tolist() == [1_577_836_800_000] * 2
     assert len(service.model.calls) == 1
@@ -297,3 +299,85 @@ def test_a_sample_has_nested_fields_and_iso_times():
     decoded = Decoder(source, max_record_bytes=1_000).decode(chunk.values, chunk.timestamps)
     assert decoded.ok.all()
     assert orjson.loads(chunk.value(0)) == {"card": {"id": True}, "at": "2020-01-01T00:00:00Z"}
+
+
+class Divided(Service):
+    """With a canary that takes two of the features, in another order."""
+
+    def __init__(self, weight=50.0, mode="canary", **more):
+        super().__init__(**more)
+        fewer = [FEATURES[4], FEATURES[0]]
+        self.other = Model("other")
+        of_canary = Variant(
+            mode,
+            msgspec.structs.replace(card(fewer), version=4),
+            Ladder([Endpoint(self.other)], 0.5, lambda: 0.0),
+            np.array([4, 0]),
+        )
+        champion = self.pipeline.traffic.champion
+        self.pipeline.traffic = Traffic(champion, of_canary, weight, "s")
+
+    def served(self):
+        batches = [read_served(value) for _, value, _ in self.outgoing.served]
+        return {b["variant"][0].as_py(): b for b in batches}
+
+
+CROWD = [request(card=f"c{i}") for i in range(40)]
+
+
+async def test_a_batch_is_divided_and_comes_out_in_order():
+    service = Divided()
+    scored, found = await service.score(chunk(CROWD))
+    assert [order(r) for r in found] == [(0, i) for i in range(40)]
+    by_variant = {v: [r for r in found if r["variant"] == v] for v in ("champion", "canary")}
+    assert 8 < len(by_variant["canary"]) < 32
+    assert {r["model_version"] for r in by_variant["champion"]} == {"3"}
+    assert {r["model_version"] for r in by_variant["canary"]} == {"4"}
+    # The champion scores shops:sum_1h, the canary limits:limit, which only c1 has.
+    assert {r["score"] for r in by_variant["champion"]} == {0.75}
+    assert {r["entity"]["card"]: r["score"] for r in by_variant["canary"]} == {
+        r["entity"]["card"]: 50.0 if r["entity"]["card"] == "c1" else 0.25
+        for r in by_variant["canary"]
+    }
+    served = service.served()
+    for variant, batch in served.items():
+        assert batch["prediction_id"].to_pylist() == [
+            r["prediction_id"] for r in by_variant[variant]
+        ]
+    assert orjson.loads(served["canary"].schema.metadata[b"features"]) == [FEATURES[4], FEATURES[0]]
+    matrix = served["canary"]["features"].flatten().to_numpy().reshape(-1, 2)
+    np.testing.assert_array_equal(matrix[:, 1], np.full(len(matrix), 0.75, np.float32))
+    assert service.reads.log == ["read"]  # once for all
+    again, _ = await service.score(chunk(CROWD[::-1]))
+    assert sorted(len(a.rows) for a in again.answers) == sorted(len(a.rows) for a in scored.answers)
+
+
+async def test_a_canary_that_fails_falls_back_alone():
+    service = Divided()
+    service.other.error = "broken"
+    _, found = await service.score(chunk(CROWD))
+    assert {(r["variant"], r["fallback"]) for r in found} == {
+        ("champion", None),
+        ("canary", "default"),
+    }
+    served = service.served()
+    assert {v: set(b["failed"].to_pylist()) for v, b in served.items()} == {
+        "champion": {False},
+        "canary": {True},
+    }
+
+
+async def test_a_shadow_answers_nobody_and_is_asked_about_its_share():
+    service = Divided(mode="shadow", weight=100.0)
+    scored, found = await service.score(chunk(CROWD))
+    assert {r["variant"] for r in found} == {"champion"}
+    assert not service.other.calls
+    shadow = service.pipeline.traffic.shadow
+    answers = await service.pipeline.shadow(shadow, scored)
+    assert len(answers.scores.values) == 40
+    (record,) = service.writer.served(answers, "topicid123")
+    batch = read_served(record[1])
+    assert set(batch["variant"].to_pylist()) == {"shadow"}
+    assert batch["prediction_id"].to_pylist() == [r["prediction_id"] for r in found]
+    service.pipeline.traffic = replace(service.pipeline.traffic, weight=0.0)
+    assert await service.pipeline.shadow(shadow, scored) is None
