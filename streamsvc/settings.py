@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     model_server: Literal["triton", "in-process"] = "triton"
     """Who runs the models: Triton, or the scoring worker itself (no Triton on this machine)."""
     triton_grpc_url: str = "127.0.0.1:8001"
-    """Triton gRPC endpoint, `host:port`."""
+    """Triton gRPC endpoint, `host:port`; several, with commas between them, take turns."""
     triton_http_url: str = "127.0.0.1:8000"
     """Triton HTTP endpoint, `host:port`; only metrics and readiness of the local stack use it."""
     triton_ssl_ca: Path | None = None
@@ -203,6 +203,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
 
+    @property
+    def triton_addresses(self) -> tuple[str, ...]:
+        """`host:port` of every Triton."""
+        return tuple(address.strip() for address in self.triton_grpc_url.split(","))
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         for prefix in ("kafka_ssl", "redis_ssl", "triton_ssl"):
@@ -217,6 +222,10 @@ class Settings(BaseSettings):
         restricted = self.triton_restricted_key
         if restricted is not None and not all(restricted.get_secret_value().partition("=")):
             raise ValueError("triton_restricted_key must be <key>=<value>")
+        for address in self.triton_addresses:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"triton_grpc_url must be host:port[,host:port…], not {address!r}")
         registry = self.schema_registry_url
         if registry is not None and TypeAdapter(HttpUrl).validate_python(registry).username:
             raise ValueError(

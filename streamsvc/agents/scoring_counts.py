@@ -58,5 +58,6 @@ def count_answers(metrics: ScoringMetrics, service: str, answers: Answers) -> No
     labels = service, variant.version, variant.name
     metrics.model_seconds.labels(*labels).observe(answers.model_ms / 1e3)
     metrics.model_errors.labels(*labels).inc(int(np.count_nonzero(scores.failed)))
-    by_model = scores.values[scores.step < len(variant.ladder.endpoints)]
+    metrics.cache_hits.labels(*labels).inc(scores.cached)
+    by_model = scores.values[scores.step < len(variant.ladder.rungs)]
     metrics.scores.observe(labels, variant.card.score.edges, by_model)

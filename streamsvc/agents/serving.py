@@ -16,6 +16,7 @@ import numpy as np
 from streamsvc.agents.scoring_targets import ScoringTarget
 from streamsvc.columns import I64
 from streamsvc.events.decode import Decoder
+from streamsvc.scoring.cache import ScoreCache
 from streamsvc.scoring.fallback import Ladder
 from streamsvc.scoring.features import FeatureReads
 from streamsvc.scoring.fetch import StoreReads
@@ -106,7 +107,7 @@ def _traffic(target: ScoringTarget, loaded: Sequence[LoadedVersion], clock: Cloc
         Variant(
             name,
             version.card,
-            Ladder(version.endpoints, target.route.default, clock.monotonic),
+            _ladder(target, version, clock),
             _columns(target, version),
         )
         for name, version in zip(names, loaded, strict=True)
@@ -114,6 +115,12 @@ def _traffic(target: ScoringTarget, loaded: Sequence[LoadedVersion], clock: Cloc
     if candidate is None:
         return Traffic(variants[0])
     return Traffic(variants[0], variants[1], candidate.weight, target.revision.salt)
+
+
+def _ladder(target: ScoringTarget, version: LoadedVersion, clock: Clock) -> Ladder:
+    route, features = target.route, len(version.card.features)
+    cache = ScoreCache(features, route.cache_mb) if route.cache_mb else None
+    return Ladder(version.rungs, route.default, clock.monotonic, cache)
 
 
 def _columns(target: ScoringTarget, version: LoadedVersion) -> I64 | None:

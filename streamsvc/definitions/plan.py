@@ -234,6 +234,7 @@ class Route:
     threshold: float = 0.5
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
     start: Literal["earliest", "latest"] = "earliest"
+    cache_mb: int = 0
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
     labels: str | None = None

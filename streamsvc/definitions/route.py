@@ -47,6 +47,10 @@ class ScoringRoute:
     start: Literal["earliest", "latest"] = "earliest"
     """Where a service that has answered nothing yet begins: with the oldest request that its topic
     holds, or with whatever comes after its first worker has started."""
+    cache_mb: int = 0
+    """Megabytes in which each worker keeps scores of vectors that it has seen, for every model
+    version that answers; 0 for none. It pays where vectors repeat, which streamed ones hardly do.
+    """
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
     labels: str | None = None
@@ -140,6 +144,12 @@ def _milliseconds(text: str) -> int:
     return int(text)
 
 
+def _megabytes(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("give whole megabytes")
+    return int(text)
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
@@ -177,4 +187,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "label_id": _name,
     "label_window_ms": _milliseconds,
     "start": _start,
+    "cache_mb": _megabytes,
 }

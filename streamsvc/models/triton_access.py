@@ -37,14 +37,15 @@ def protocol_headers(settings: Settings) -> dict[str, str]:
 
 
 def check_link(settings: Settings) -> None:
-    """Raise what is wrong with TLS between us and Triton; nothing if it is away.
+    """Raise what is wrong with TLS between us and a Triton; nothing if it is away.
 
     gRPC reports that like a server that is not there, which a scoring worker could do without.
     """
-    host, _, port = settings.triton_grpc_url.rpartition(":")
-    fault = triton_link(settings).fault(host, int(port)) if port.isdigit() else None
-    if fault is not None:
-        raise fault
+    for address in settings.triton_addresses:
+        host, _, port = address.rpartition(":")
+        fault = triton_link(settings).fault(host, int(port))
+        if fault is not None:
+            raise fault
 
 
 def is_restricted(message: str) -> bool:

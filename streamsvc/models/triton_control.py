@@ -38,9 +38,9 @@ class TritonRefusedError(StreamsvcError):
 
 
 class TritonControl:
-    """A blocking client, used as a context manager. Every call raises UnavailableError if the
-    server cannot be reached, ConfigurationError if it does not let us in, TritonRefusedError if it
-    refuses.
+    """A blocking client of the first server, used as a context manager. Every call raises
+    UnavailableError if it cannot be reached, ConfigurationError if it does not let us in,
+    TritonRefusedError if it refuses.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +49,7 @@ class TritonControl:
         self._triton = triton
         self._settings = settings
         self._headers = protocol_headers(settings)
-        self.url = settings.triton_grpc_url
+        self.url = settings.triton_addresses[0]
         self._client: Any = triton.InferenceServerClient(self.url, **tls_options(settings))
 
     def __enter__(self) -> TritonControl:

@@ -140,6 +140,9 @@ class ScoringMetrics:
         self.model_errors = self._counter(
             "model_errors", "Requests to which a server that was asked had no answer", *_VARIANT
         )
+        self.cache_hits = self._counter(
+            "cache_hits", "Requests whose vector's score was known (`cache_mb`)", *_VARIANT
+        )
         self.model_seconds = Histogram(
             "streamsvc_model_seconds",
             "How long one batch waited for a variant's model",

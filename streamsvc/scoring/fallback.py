@@ -1,6 +1,6 @@
 """The fallback ladder: every request gets an answer by its deadline, and the answer says whose.
 
-    model server  →  the same model in this process  →  the route's declared default
+    model servers in turn  →  the same model in this process  →  the route's declared default
 
 A server that fails is left alone until a probe in the background has succeeded, so a dead Triton
 costs its timeout to a few batches and not to every one.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import structlog
@@ -19,9 +20,10 @@ from streamsvc.columns import F64, U8, Bools
 from streamsvc.errors import CheckFailedError, StreamsvcError, UnavailableError
 from streamsvc.models.artifact import ModelCard
 from streamsvc.models.golden import check_golden
+from streamsvc.scoring.cache import ScoreCache
 from streamsvc.scoring.model import F32, ModelServer
 
-__all__ = ["DEFAULT", "Endpoint", "Ladder", "Scores"]
+__all__ = ["DEFAULT", "Endpoint", "Ladder", "Rung", "Scores"]
 
 DEFAULT = "default"
 
@@ -32,6 +34,7 @@ _PROBE_TIMEOUT_S = 2.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 10.0
 _LEAST_TIMEOUT_S = 0.02
+_LEAST_PROBE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,29 @@ class Scores:
     """The deadline had passed before any rung could answer."""
     failed: Bools
     """A rung that was asked had no usable answer."""
+    cached: int = 0
+    """How many of them no rung was asked for: their scores were known."""
+
+
+class Rung(Protocol):
+    """Who can be asked for the scores of one model version."""
+
+    @property
+    def name(self) -> str:
+        """What a prediction says when this rung answered in another's stead."""
+        ...
+
+    async def predict(self, inputs: F32, timeout_s: float) -> F32:
+        """Finite scores of n vectors, (n,). Raises UnavailableError."""
+        ...
+
+    async def prove(self, *, strict: bool = False) -> None:
+        """Get ready to answer; see `Endpoint.prove`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
 class Endpoint:
@@ -62,7 +88,14 @@ class Endpoint:
         self._card = card
         self._pause_s = pause_s
         self._failures = 0
+        self._given_s = 0.0
+        """The most that a call was given which failed in this row of failures."""
         self._recovery: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The server's."""
+        return self.server.name
 
     @property
     def available(self) -> bool:
@@ -78,9 +111,10 @@ class Endpoint:
             if not np.isfinite(found).all():
                 raise UnavailableError(f"{self.server.name} answered with NaN or infinity")
         except UnavailableError as error:
+            self._given_s = max(self._given_s, timeout_s)
             self._failed(error)
             raise
-        self._failures = 0
+        self._failures, self._given_s = 0, 0.0
         return found
 
     async def prove(self, *, strict: bool = False) -> None:
@@ -106,9 +140,13 @@ class Endpoint:
         await self.server.close()
 
     async def _get_ready(self) -> None:
-        await self.server.recover(_PROBE_TIMEOUT_S)
+        # A server that answers, and too slowly for the calls that failed, is not back.
+        timeout_s = _PROBE_TIMEOUT_S
+        if self._given_s:
+            timeout_s = min(timeout_s, max(_LEAST_PROBE_S, self._given_s))
+        await self.server.recover(timeout_s)
         if self._card is not None and (golden := self._card.golden).inputs:
-            answered = await self.server.predict(golden.matrix(), _PROBE_TIMEOUT_S)
+            answered = await self.server.predict(golden.matrix(), timeout_s)
             check_golden(self._card, lambda _: answered, self.server.name)
 
     def _failed(self, error: UnavailableError) -> None:
@@ -131,27 +169,29 @@ class Endpoint:
                 _log.info("model_server_still_away", server=self.server.name, error=str(error))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         _log.info("model_server_back", server=self.server.name)
-        self._failures = 0
+        self._failures, self._given_s = 0, 0.0
         self._recovery = None
 
 
 class Ladder:
-    """Endpoints in the order in which they are asked, and the default at the bottom.
+    """Rungs of one model version in the order in which they are asked, and the default below.
 
-    `names[step]` is what a prediction says about its origin: None for the first endpoint.
+    `names[step]` is what a prediction says about its origin: None for the first rung.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], default: float, clock: Callable[[], float]
+        self,
+        rungs: Sequence[Rung],
+        default: float,
+        clock: Callable[[], float],
+        cache: ScoreCache | None = None,
     ) -> None:
-        self.endpoints = tuple(endpoints)
-        self.names: tuple[str | None, ...] = (
-            None,
-            *(e.server.name for e in self.endpoints[1:]),
-            DEFAULT,
-        )
+        """With a cache, of this model version, no rung is asked about a vector that is in it."""
+        self.rungs = tuple(rungs)
+        self.names: tuple[str | None, ...] = (None, *(r.name for r in self.rungs[1:]), DEFAULT)
         self._default = default
         self._clock = clock
+        self._cache = cache
 
     async def score(self, inputs: F32, deadline: F64) -> Scores:
         """A score for every row of `inputs`, (n, features).
@@ -160,12 +200,28 @@ class Ladder:
         when a rung is about to be asked goes to the default. A rung gets at most half of the time
         that is left, so that the next one can still answer in time.
         """
+        if self._cache is None:
+            return await self._ask(inputs, deadline)
+        known, values = self._cache.find(inputs)
+        known &= deadline > self._clock()
+        rows = np.flatnonzero(~known)
+        unknown = inputs[rows]
+        asked = await self._ask(unknown, deadline[rows])
+        by_model = asked.step < len(self.rungs)
+        self._cache.put(unknown[by_model], asked.values[by_model])
+        step = np.zeros(len(inputs), np.uint8)
+        late, failed = (np.zeros(len(inputs), np.bool_) for _ in range(2))
+        values[rows], step[rows] = asked.values, asked.step
+        late[rows], failed[rows] = asked.late, asked.failed
+        return Scores(values, step, late, failed, cached=len(inputs) - len(rows))
+
+    async def _ask(self, inputs: F32, deadline: F64) -> Scores:
         n = len(inputs)
         values = np.full(n, self._default, np.float32)
         step = np.full(n, len(self.names) - 1, np.uint8)
         late = np.zeros(n, np.bool_)
         failed = np.zeros(n, np.bool_)
-        for rung, endpoint in enumerate(self.endpoints):
+        for at, rung in enumerate(self.rungs):
             now = self._clock()
             alive: Bools = deadline > now
             late = ~alive
@@ -174,7 +230,7 @@ class Ladder:
             left_s = float(deadline[alive].min()) - now
             everyone = bool(alive.all())
             try:
-                found = await endpoint.predict(
+                found = await rung.predict(
                     inputs if everyone else inputs[alive], max(left_s / 2, _LEAST_TIMEOUT_S)
                 )
             except UnavailableError:
@@ -182,9 +238,9 @@ class Ladder:
                 failed |= alive
                 continue
             if everyone:
-                return Scores(found, np.full(n, rung, np.uint8), late, failed)
+                return Scores(found, np.full(n, at, np.uint8), late, failed)
             values[alive] = found
-            step[alive] = rung
+            step[alive] = at
             break
         return Scores(values, step, late, failed)
 

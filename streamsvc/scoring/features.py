@@ -95,12 +95,13 @@ class FeatureReads:
         self,
         chunks: Sequence[Chunk],
         now_ms: int,
-        patience_s: Callable[[Requests], float],
+        patience_s: Callable[[Requests], float | None],
         lagging: frozenset[MarkerId],
         *,
         fresh: bool,
     ) -> Batch:
-        """Decode chunks and have a first look at their features.
+        """Decode chunks and have a first look at their features, unless nobody waits for them any
+        more (None).
 
         A named event is waited for here, for `patience_s` of all requests at most, but not in state
         partitions that are `lagging`. If the store does not answer, the batch has no markers, and
@@ -109,10 +110,10 @@ class FeatureReads:
         began = self._clock()
         batch = self._decoded(chunks, now_ms, fresh=fresh)
         batch.decode_ms = 1e3 * (self._clock() - began)
-        if len(batch.requests):
+        if len(batch.requests) and (patience := patience_s(batch.requests)) is not None:
             # Whoever finds no markers in the batch calls `look`, which tells what is wrong.
             with suppress(UnavailableError):
-                self.look(batch, patience_s(batch.requests), lagging)
+                self.look(batch, patience, lagging)
         return batch
 
     def look(

@@ -8,6 +8,7 @@ that belong to them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 from streamsvc.models.artifact import ModelCard
 from streamsvc.models.golden import check_golden
 from streamsvc.models.local_model import LocalModel
-from streamsvc.scoring.fallback import Endpoint
+from streamsvc.scoring.fallback import Endpoint, Rung
 from streamsvc.scoring.in_process import InProcessModel
+from streamsvc.scoring.pool import Pool
 from streamsvc.scoring.triton_client import TritonModel
 from streamsvc.settings import Settings
 
@@ -28,7 +30,7 @@ class LoadedVersion:
     """One version of a model, and who can be asked for its scores, in this order."""
 
     card: ModelCard
-    endpoints: tuple[Endpoint, ...]
+    rungs: tuple[Rung, ...]
 
     @classmethod
     async def load(cls, settings: Settings, version_dir: Path, *, strict: bool) -> LoadedVersion:
@@ -42,14 +44,17 @@ class LoadedVersion:
         model = await asyncio.to_thread(LocalModel, version_dir)
         if model.card.golden.inputs:
             await asyncio.to_thread(check_golden, model.card, model.predict, "this process")
-        endpoints = [Endpoint(InProcessModel(model))]
+        rungs: list[Rung] = [Endpoint(InProcessModel(model))]
         if settings.model_server == "triton":
-            server = TritonModel.connect(settings, model.card)
-            endpoints.insert(0, Endpoint(server, model.card))
-        loaded = cls(model.card, tuple(endpoints))
+            servers = [
+                Endpoint(TritonModel.connect(settings, address, model.card), model.card)
+                for address in settings.triton_addresses
+            ]
+            rungs.insert(0, servers[0] if len(servers) == 1 else Pool(servers, time.monotonic))
+        loaded = cls(model.card, tuple(rungs))
         try:
-            for endpoint in endpoints:
-                await endpoint.prove(strict=strict)
+            for rung in rungs:
+                await rung.prove(strict=strict)
         except BaseException:
             await loaded.close()
             raise
@@ -57,8 +62,8 @@ class LoadedVersion:
 
     async def close(self) -> None:
         """Let go of its servers."""
-        for endpoint in self.endpoints:
-            await endpoint.close()
+        for rung in self.rungs:
+            await rung.close()
 
 
 class LoadedVersions:

@@ -101,7 +101,8 @@ class Scored:
     answers: Sequence[Answers]
     """Of every variant that had a request; together they hold each request once."""
     blind: bool
-    """The store was away: the vectors hold nothing, and no model was asked."""
+    """The store was away, or all came too late: the vectors hold nothing, and no model was asked.
+    """
 
     @property
     def requests(self) -> Requests:
@@ -161,8 +162,11 @@ class Pipeline:
         began, now_ms = clock(), self._clock.wall_ms()
         lagging = self.freshness.lagging
 
-        def patience_s(requests: Requests) -> float:
-            left_ms = deadline_ms - float((now_ms - requests.received_ms).max())
+        def patience_s(requests: Requests) -> float | None:
+            age_ms = now_ms - requests.received_ms
+            if age_ms.min() >= deadline_ms:
+                return None  # shed: whatever is read for them comes too late
+            left_ms = deadline_ms - float(age_ms.max())
             return min(_THREAD_PATIENCE_S, self.route.freshness_wait_ms / 2e3, left_ms / 2e3)
 
         batch = await self._on_thread(
@@ -170,7 +174,8 @@ class Pipeline:
         )
         age_ms = now_ms - batch.requests.received_ms
         deadline = began + (deadline_ms - age_ms) / 1e3
-        waited_s = await self._await_features(batch, deadline) if len(deadline) else 0.0
+        in_time = bool((deadline > began).any())
+        waited_s = await self._await_features(batch, deadline) if in_time else 0.0
         if batch.vectors is not None and batch.vectors.failed:
             failed = batch.vectors.failed
             rows = np.setdiff1d(np.arange(len(deadline)), list(failed))

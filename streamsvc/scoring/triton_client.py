@@ -78,10 +78,10 @@ class TritonModel:
         self._outputs = [aio.InferRequestedOutput(OUTPUT)]
 
     @classmethod
-    def connect(cls, settings: Settings, card: ModelCard) -> TritonModel:
-        """A client with the settings' endpoint, TLS and bound on requests under way."""
+    def connect(cls, settings: Settings, address: str, card: ModelCard) -> TritonModel:
+        """A client of one server with the settings' TLS and bound on requests under way."""
         return cls(
-            settings.triton_grpc_url,
+            address,
             card,
             max_inflight=settings.max_inflight_batches,
             headers=protocol_headers(settings),

@@ -40,11 +40,11 @@ class Links:
     def aim(self, link: str, target: str) -> None:
         self._relays[link].aim(target)
 
-    def disturb(self, link: str, how: str) -> Callable[[], None]:
-        """`slow`, `hang` or `sever`; call what it returns to mend the link."""
+    def disturb(self, link: str, how: str, delay_s: float = 0.03) -> Callable[[], None]:
+        """`slow` by so much each way, `hang` or `sever`; call what it returns to mend the link."""
         relay = self._relays[link]
         if how == "slow":
-            relay.delay_s = 0.03
+            relay.delay_s = delay_s
         elif how == "hang":
             self._call(relay.hang)
         else:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support.scoring import Model, card
 
-from streamsvc.errors import CheckFailedError
+from streamsvc.errors import CheckFailedError, UnavailableError
 from streamsvc.models.artifact import Golden
+from streamsvc.scoring.cache import ScoreCache
 from streamsvc.scoring.fallback import Endpoint, Ladder
 
 MATRIX = np.array([[0.1], [0.9], [np.nan]], np.float32)
@@ -134,3 +135,45 @@ async def test_a_server_that_is_away_refuses_nothing_and_has_to_prove_itself_lat
         await asyncio.sleep(0)
     assert not endpoint.available
     await endpoint.close()
+
+
+async def test_a_server_that_answers_too_slowly_for_the_calls_that_failed_is_not_back():
+    triton = Model(error="slow")
+    endpoint = Endpoint(triton, pause_s=0)
+    probes = []
+
+    async def recover(timeout_s):
+        probes.append(timeout_s)
+        if len(probes) == 1:
+            await Model.recover(triton, timeout_s)
+
+    triton.recover = recover
+    for timeout_s in (0.2, 0.3, 0.25):
+        with pytest.raises(UnavailableError):
+            await endpoint.predict(MATRIX, timeout_s)
+    while not endpoint.available:
+        await asyncio.sleep(0)
+    assert probes == [0.3, 0.3]
+    await endpoint.close()
+
+
+async def test_a_vector_that_is_known_is_nobodys_to_score():
+    triton = Model()
+    cached = Ladder([Endpoint(triton)], 0.5, lambda: 10.0, ScoreCache(1, 1))
+    first = await cached.score(MATRIX[:2], np.full(2, 11.0))
+    again = await cached.score(MATRIX, np.array([11.0, 9.0, 11.0]))
+    assert (first.cached, again.cached) == (0, 1)
+    assert again.values.tolist() == pytest.approx([0.1, 0.5, 0.25])
+    assert again.late.tolist() == [False, True, False]
+    assert [cached.names[s] for s in again.step] == [None, "default", None]
+    assert [len(call) for call in triton.calls] == [2, 1]
+
+
+async def test_a_default_is_not_remembered():
+    triton = Model(error="gone")
+    cached = Ladder([Endpoint(triton)], 0.5, lambda: 0.0, ScoreCache(1, 1))
+    await cached.score(MATRIX, ALIVE)
+    triton.error = None
+    scores = await cached.score(MATRIX, ALIVE)
+    assert scores.cached == 0
+    assert scores.values[1] == np.float32(0.9)

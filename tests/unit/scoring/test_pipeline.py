@@ -192,6 +192,15 @@ async def test_chunks_without_a_request_give_nothing():
     assert service.model.calls == []
 
 
+async def test_nothing_is_read_for_requests_that_are_all_past_their_deadline():
+    service = Service(now_ms=NOW_MS + 2_000, deadline_ms=1_000)
+    scored, found = await service.score(chunk([request(), request()]))
+    assert scored.answers[0].scores.late.all()
+    assert [(r["score"], r["fallback"]) for r in found] == [(0.5, "default")] * 2
+    assert service.reads.log == []
+    assert not service.model.calls
+
+
 async def test_requests_past_their_deadline_get_the_default():
     service = Service(now_ms=NOW_MS + 2_000, deadline_ms=1_000)
     scored, found = await service.score(
