@@ -141,7 +141,7 @@ class ScoringMetrics:
             "model_errors", "Requests to which a server that was asked had no answer", *_VARIANT
         )
         self.cache_hits = self._counter(
-            "cache_hits", "Requests whose vector's score was known (`cache_mb`)", *_VARIANT
+            "cache_hits", "Requests whose vector's score was known", *_VARIANT
         )
         self.model_seconds = Histogram(
             "streamsvc_model_seconds",
