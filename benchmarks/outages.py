@@ -259,38 +259,45 @@ def run(directory: Path, stack: ExitStack, options: argparse.Namespace) -> None:
         while mends:
             mends.pop()()
 
-    with worker(tag, options.deadline_ms, environment), Load(settings, tag, options.rate) as load:
-        while sum(Admin(settings).end_offsets(f"predictions.{tag}").values()) < options.rate:
-            time.sleep(0.1)
-        time.sleep(options.settle)
-        counts = [inferences(triton, tag) for triton in tritons]
-        began = time.time() * 1e3
-        time.sleep(options.settle)
-        steady = Outage("nothing", began, time.time() * 1e3, time.time() * 1e3)
-        share = np.array([inferences(t, tag) for t in tritons]) - counts
-        away("one of two Tritons hangs", lambda: disturb("hang", links), mend)
-        away("both Tritons slow", lambda: disturb("slow", servers.links, links), mend)
-        away("both Tritons killed", kill_tritons, start_tritons)
-        away(
-            "the store killed",
-            lambda: servers.stop("valkey", signal.SIGKILL),
-            lambda: servers.start("valkey"),
-        )
-    sent = load.sent
-    deadline = time.monotonic() + 120
-    while sum(Admin(settings).end_offsets(f"predictions.{tag}").values()) < sent:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    with worker(tag, options.deadline_ms, environment):
+        with Load(settings, tag, options.rate) as load:
+            until(lambda: answered(settings, tag) >= options.rate)
+            time.sleep(options.settle)
+            counts = [inferences(triton, tag) for triton in tritons]
+            began = time.time() * 1e3
+            time.sleep(options.settle)
+            steady = Outage("nothing", began, time.time() * 1e3, time.time() * 1e3)
+            share = np.array([inferences(t, tag) for t in tritons]) - counts
+            away("one of two Tritons hangs", lambda: disturb("hang", links), mend)
+            away("both Tritons slow", lambda: disturb("slow", servers.links, links), mend)
+            away("both Tritons killed", kill_tritons, start_tritons)
+            away(
+                "the store killed",
+                lambda: servers.stop("valkey", signal.SIGKILL),
+                lambda: servers.start("valkey"),
+            )
+        until(lambda: answered(settings, tag) >= load.sent)
     found = answers(settings, tag)
-    assert len(found.by) == sent
+    assert len(found.by) == load.sent
     print(machine("tritonclient", "xgboost"))
     print(
         f"{options.rate:,} requests/s, deadline {options.deadline_ms:,} ms, outages of "
-        f"{options.outage:g} s: {sent:,} requests, all answered; shares of the two Tritons "
+        f"{options.outage:g} s: {load.sent:,} requests, all answered; shares of the two Tritons "
         + " and ".join(f"{part:.0%}" for part in share / share.sum())
     )
     for outage in (steady, *outages):
         print(told(outage, found, options.deadline_ms))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def answered(settings: Settings, tag: str) -> int:
+    return sum(Admin(settings).end_offsets(f"predictions.{tag}").values())
 
 
 def inferences(settings: Settings, model: str) -> int:
