@@ -47,7 +47,10 @@ class Serving:
     ) -> None:
         """`loaded` are the versions of the target's revision, the champion first."""
         self.target = target
-        reads = StoreReads(connect(settings), project)
+        # A store that hangs must leave the time for the default.
+        most_ms = min(settings.redis_timeout_ms, max(10, target.route.deadline_ms // 2))
+        client = connect(settings.model_copy(update={"redis_timeout_ms": most_ms}))
+        reads = StoreReads(client, project)
         decoder = Decoder(
             target.request,
             max_record_bytes=settings.max_record_bytes,

@@ -8,18 +8,17 @@ costs its timeout to a few batches and not to every one.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import structlog
 
 from streamsvc.columns import F64, U8, Bools
-from streamsvc.errors import CheckFailedError, StreamsvcError, UnavailableError
+from streamsvc.errors import CheckFailedError, UnavailableError
 from streamsvc.models.artifact import ModelCard
 from streamsvc.models.golden import check_golden
+from streamsvc.scoring.breaker import FIRST_PAUSE_S, Breaker
 from streamsvc.scoring.cache import ScoreCache
 from streamsvc.scoring.model import F32, ModelServer
 
@@ -27,12 +26,8 @@ __all__ = ["DEFAULT", "Endpoint", "Ladder", "Rung", "Scores"]
 
 DEFAULT = "default"
 
-_log = structlog.get_logger(__name__)
-
 _FAILURES_TO_OPEN = 3
 _PROBE_TIMEOUT_S = 2.0
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 10.0
 _LEAST_TIMEOUT_S = 0.02
 _LEAST_PROBE_S = 0.1
 
@@ -81,16 +76,16 @@ class Endpoint:
         server: ModelServer,
         card: ModelCard | None = None,
         *,
-        pause_s: float = _FIRST_PAUSE_S,
+        pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         """With a card, a server that is asked to get ready must answer its golden vectors."""
         self.server = server
         self._card = card
-        self._pause_s = pause_s
-        self._failures = 0
         self._given_s = 0.0
         """The most that a call was given which failed in this row of failures."""
-        self._recovery: asyncio.Task[None] | None = None
+        self._breaker = Breaker(
+            server.name, self._get_ready, failures=_FAILURES_TO_OPEN, pause_s=pause_s
+        )
 
     @property
     def name(self) -> str:
@@ -100,7 +95,7 @@ class Endpoint:
     @property
     def available(self) -> bool:
         """Whether calls go through: not from the third failure in a row to the next good probe."""
-        return self._recovery is None
+        return self._breaker.available
 
     async def predict(self, inputs: F32, timeout_s: float) -> F32:
         """The server's answer. Raises UnavailableError, at once while the server is left alone."""
@@ -112,9 +107,10 @@ class Endpoint:
                 raise UnavailableError(f"{self.server.name} answered with NaN or infinity")
         except UnavailableError as error:
             self._given_s = max(self._given_s, timeout_s)
-            self._failed(error)
+            self._breaker.failed(error)
             raise
-        self._failures, self._given_s = 0, 0.0
+        self._breaker.succeeded()
+        self._given_s = 0.0
         return found
 
     async def prove(self, *, strict: bool = False) -> None:
@@ -126,17 +122,15 @@ class Endpoint:
         try:
             await self._get_ready()
         except UnavailableError as error:
-            self._leave_alone(error)
+            self._breaker.leave_alone(error)
         except CheckFailedError as error:
             if strict:
                 raise
-            self._leave_alone(error)
+            self._breaker.leave_alone(error)
 
     async def close(self) -> None:
         """End the probe and the server's connections."""
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait([self._recovery])
+        await self._breaker.close()
         await self.server.close()
 
     async def _get_ready(self) -> None:
@@ -148,29 +142,7 @@ class Endpoint:
         if self._card is not None and (golden := self._card.golden).inputs:
             answered = await self.server.predict(golden.matrix(), timeout_s)
             check_golden(self._card, lambda _: answered, self.server.name)
-
-    def _failed(self, error: UnavailableError) -> None:
-        self._failures += 1
-        if self._failures >= _FAILURES_TO_OPEN and self._recovery is None:
-            self._leave_alone(error)
-
-    def _leave_alone(self, error: StreamsvcError) -> None:
-        _log.warning("model_server_left_alone", server=self.server.name, error=str(error))
-        self._recovery = asyncio.create_task(self._recover())
-
-    async def _recover(self) -> None:
-        pause_s = self._pause_s
-        while True:
-            await asyncio.sleep(pause_s)
-            try:
-                await self._get_ready()
-                break
-            except StreamsvcError as error:
-                _log.info("model_server_still_away", server=self.server.name, error=str(error))
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        _log.info("model_server_back", server=self.server.name)
-        self._failures, self._given_s = 0, 0.0
-        self._recovery = None
+        self._given_s = 0.0
 
 
 class Ladder:

@@ -153,6 +153,10 @@ class FeatureReads:
         _, rows = self._reads.read([], self._wanted(batch))
         batch.vectors = self._assembled(batch, rows)
 
+    def probe(self) -> None:
+        """Have one answer from the store. Raises UnavailableError."""
+        self._reads.ping()
+
     def no_vectors(self, n: int) -> Vectors:
         """What stands for the vectors of n requests when the store is away."""
         nothing = np.zeros(n, np.int64)

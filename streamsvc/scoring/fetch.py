@@ -32,6 +32,10 @@ class StoreReads:
         self._layouts = Layouts(client, project)
         self._decoder = msgspec.msgpack.Decoder(Marker)
 
+    def ping(self) -> None:
+        """Have an answer from whoever holds the project's key. Raises UnavailableError."""
+        mget(self._client, [marker_key(self._project, "", 0)])
+
     def markers(self, ids: Sequence[MarkerId]) -> dict[MarkerId, Marker | None]:
         """The markers of these state partitions; None where the store holds none."""
         return self._decoded(ids, self.raw_markers(ids))

@@ -20,6 +20,7 @@ from streamsvc.columns import F64, I64, Columns
 from streamsvc.definitions.plan import Route
 from streamsvc.errors import UnavailableError
 from streamsvc.events.wire import Reject
+from streamsvc.scoring.breaker import Breaker
 from streamsvc.scoring.fallback import Scores
 from streamsvc.scoring.features import Batch, FeatureReads
 from streamsvc.scoring.freshness import Freshness, Watch
@@ -35,6 +36,8 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _STORE_RETRY_S = 0.05
+_STORE_PROBE_S = 0.5
+"""A store that is back is missed by every request, so it is looked for often."""
 _THREAD_PATIENCE_S = 0.02
 """What a batch waits for its own events on the thread that decoded it. That is long enough when all
 is well; a longer wait, and at least half of any, leaves the thread to others."""
@@ -129,6 +132,12 @@ class Pipeline:
         self._features = features
         self._threads = threads
         self._clock = clock
+        self._store = Breaker(
+            "online store",
+            lambda: self._on_thread(features.probe),
+            failures=1,
+            longest_pause_s=_STORE_PROBE_S,
+        )
 
     async def score(self, chunks: Sequence[Chunk]) -> Scored:
         """Answers to every request in chunks of the request topic.
@@ -155,6 +164,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """End waits."""
+        await self._store.close()
         await self.freshness.close()
 
     async def _score(self, chunks: Sequence[Chunk], deadline_ms: int, *, fresh: bool) -> Scored:
@@ -164,7 +174,7 @@ class Pipeline:
 
         def patience_s(requests: Requests) -> float | None:
             age_ms = now_ms - requests.received_ms
-            if age_ms.min() >= deadline_ms:
+            if age_ms.min() >= deadline_ms or not self._store.available:
                 return None  # shed: whatever is read for them comes too late
             left_ms = deadline_ms - float(age_ms.max())
             return min(_THREAD_PATIENCE_S, self.route.freshness_wait_ms / 2e3, left_ms / 2e3)
@@ -235,11 +245,15 @@ class Pipeline:
     async def _await_features(self, batch: Batch, deadline: F64) -> float:
         """See that the batch has vectors that are as fresh as can be had; the seconds waited.
 
-        Without a store until the first deadline, the batch stays without vectors.
+        Without a store for half of the time until the first deadline, the batch stays without
+        vectors, and so do the next ones until the store is back.
         """
         clock = self._clock.monotonic
         last, needs, waited_s = float(deadline.min()), batch.all_needs, batch.waited_s
+        patient_until = (clock() + last) / 2
         while True:
+            if batch.markers is None and not self._store.available:
+                return waited_s
             try:
                 if batch.markers is None:
                     await self._on_thread(lambda: self._features.look(batch))
@@ -257,11 +271,10 @@ class Pipeline:
                     await self._on_thread(lambda: self._features.read(batch))
                 return waited_s
             except UnavailableError as error:
-                if clock() >= last:
-                    batch.vectors = None
-                    _log.warning("features_unavailable", error=str(error), rows=len(deadline))
+                batch.markers, batch.vectors = None, None
+                if clock() >= patient_until:
+                    self._store.leave_alone(error)
                     return waited_s
-                batch.markers = None
                 await asyncio.sleep(_STORE_RETRY_S)
 
     async def _on_thread(self, work: Callable[[], T]) -> T:

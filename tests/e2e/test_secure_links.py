@@ -373,7 +373,7 @@ async def test_only_who_has_the_key_controls_models(secure_triton):
         with TritonControl(settings) as control, pytest.raises(ConfigurationError, match=named):
             control.load(card.model)
     settings = secure_triton.settings()
-    client = TritonModel.connect(settings, card)
+    client = TritonModel.connect(settings, settings.triton_addresses[0], card)
     with pytest.raises(ConfigurationError, match=named):
         await client.recover(60.0)
     with TritonControl(secure_triton.settings(triton_restricted_key=KEY)) as control:

@@ -27,7 +27,7 @@ async def served(triton):
     small = small_model()
     card = small.version(1, triton.unique("model"))
     directory = publish(triton.model_repository, card, small.booster)
-    client = TritonModel.connect(triton.settings, card)
+    client = TritonModel.connect(triton.settings, triton.settings.triton_addresses[0], card)
     yield client, LocalModel(directory), small.matrix
     await client.close()
     with TritonControl(triton.settings) as control:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,11 @@ class Reads:
         self.absent = set()
         self.log = []
         self.errors = []
+        self.away = False
+
+    def ping(self):
+        self.log.append("ping")
+        self._fail()
 
     def markers(self, ids):
         self.log.append("markers")
@@ -71,6 +77,8 @@ class Reads:
         return {i: self._marker(i) for i in ids}, [self._rows(*w) for w in wanted]
 
     def _fail(self):
+        if self.away:
+            raise UnavailableError("away")
         if self.errors:
             raise self.errors.pop()
 
@@ -96,7 +104,7 @@ class Reads:
 
 
 class Service:
-    def __init__(self, now_ms=NOW_MS, model=None, source=REQUESTS, **route):
+    def __init__(self, now_ms=NOW_MS, model=None, source=REQUESTS, monotonic=lambda: 0.0, **route):
         self.reads = Reads()
         self.model = model or Model()
         self.plan = plan(**{"freshness_wait_ms": 5, "default": 0.5, **route})
@@ -105,7 +113,7 @@ class Service:
         self.ladder = Ladder(
             [Endpoint(self.model), Endpoint(Model("in-process"))],
             service.route.default,
-            lambda: 0.0,
+            monotonic,
         )
         champion = Variant("champion", card(), self.ladder, None)
         features = FeatureReads(
@@ -115,7 +123,7 @@ class Service:
             {"cards": PARTITIONS, "shops": PARTITIONS},
             lambda: 0.0,
         )
-        clock = Clock(lambda: now_ms, lambda: 0.0)
+        clock = Clock(lambda: now_ms, monotonic)
         self.pipeline = Pipeline(
             service.route, features, self, Traffic(champion), ThreadPoolExecutor(2), clock
         )
@@ -263,13 +271,34 @@ async def test_a_store_that_comes_back_in_time_costs_nothing_but_time():
     assert service.reads.log == ["read", "read", "read"]
 
 
-async def test_a_store_that_stays_away_ends_in_the_default():
-    service = Service(now_ms=NOW_MS + 5_000)
-    service.reads.errors = [UnavailableError("away")] * 50
+async def test_a_store_that_stays_away_ends_in_the_default_in_time():
+    ticks = itertools.count()
+    service = Service(monotonic=lambda: next(ticks) / 20)
+    service.reads.away = True
     scored, found = await service.score(chunk([request()]))
     assert [(r["score"], r["fallback"]) for r in found] == [(0.5, "default")]
+    assert not scored.answers[0].scores.late.any()
     assert np.isnan(scored.asked.vectors.matrix).all()
     assert service.model.calls == []
+    await service.pipeline.close()
+
+
+async def test_a_store_that_stayed_away_is_not_asked_until_it_is_back():
+    ticks = itertools.count()
+    service = Service(monotonic=lambda: next(ticks) / 20)
+    service.reads.away = True
+    await service.score(chunk([request()]))
+    service.reads.log.clear()
+    _, found = await service.score(chunk([request()]))
+    assert found[0]["fallback"] == "default"
+    assert service.reads.log == []
+    service.reads.away = False
+    async with asyncio.timeout(30):
+        while found[0]["fallback"] is not None:
+            _, found = await service.score(chunk([request()]))
+            await asyncio.sleep(0.01)
+    assert service.reads.log[0] == "ping"
+    await service.pipeline.close()
 
 
 async def test_the_trace_of_a_request_goes_on_with_its_prediction():
