@@ -7,7 +7,7 @@ topic, what was asked. The last two are shown as long as the broker has them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from streamsvc.errors import ConfigurationError
 from streamsvc.models.contributions import contributions
 from streamsvc.scoring.prediction_id import RequestPlace, parse_prediction_id
 from streamsvc.scoring.served_log import read_served
+from streamsvc.scoring.traffic import SHADOW
 from streamsvc.scoring.vectors import NO_ROW
 from streamsvc.settings import Settings
 from streamsvc.state.topics import served_topic
@@ -32,7 +33,6 @@ __all__ = ["Explanation", "FeaturePart", "ViewRow", "explain"]
 
 CLOCKS_MS = 60_000
 """How far a producer's clock may be ahead of the broker's before the search begins too late."""
-SHADOW = "shadow"
 
 
 class ViewRow(msgspec.Struct, frozen=True):
@@ -101,8 +101,10 @@ async def _explain(
     request, asked_ms = await _request(settings, admin, place)
     log = served_topic(place.service.name)
     batch, row = await _served(settings, admin, log, prediction_id, asked_ms)
-    answer = await _find(settings, admin, route.predictions, prediction_id.encode(), asked_ms)
-    prediction = {} if answer is None else msgspec.json.decode(answer)
+    prediction: dict[str, Any] = {}
+    async for answer in _find(settings, admin, route.predictions, prediction_id.encode(), asked_ms):
+        prediction = msgspec.json.decode(answer)
+        break
     told = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
     metadata = batch.schema.metadata
     model, version = metadata[b"model"].decode(), told["model_version"]
@@ -164,8 +166,7 @@ async def _served(
     settings: Settings, admin: Admin, topic: str, prediction_id: str, asked_ms: int
 ) -> tuple[pa.RecordBatch, int]:
     """The batch and the row in which the prediction is logged: the first, and no shadow's."""
-    value = await _find(settings, admin, topic, prediction_id.encode(), asked_ms)
-    if value is not None:
+    async for value in _find(settings, admin, topic, prediction_id.encode(), asked_ms):
         batch = read_served(value)
         variants = batch.column("variant").to_pylist()
         for row, logged in enumerate(batch.column("prediction_id").to_pylist()):
@@ -179,10 +180,10 @@ async def _served(
 
 async def _find(
     settings: Settings, admin: Admin, topic: str, wanted: bytes, asked_ms: int
-) -> bytes | None:
-    """The first value of a topic that contains these bytes, looked for from the request on."""
+) -> AsyncIterator[bytes]:
+    """Values of a topic that contain these bytes, looked for from the request on, then in all."""
     if not admin.exists(topic):
-        return None
+        return
     near = admin.offsets_since(topic, max(0, asked_ms - CLOCKS_MS))
     begin = dict.fromkeys(near, EARLIEST)
     for starts in (near, begin):
@@ -192,8 +193,7 @@ async def _find(
             for i in range(len(chunk)):
                 value = chunk.value(i)
                 if value is not None and wanted in value:
-                    return value
-    return None
+                    yield value
 
 
 def _view(name: str, position: Mapping[str, int], request_time_ms: int) -> ViewRow:

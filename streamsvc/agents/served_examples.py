@@ -16,6 +16,7 @@ from streamsvc.errors import ConfigurationError
 from streamsvc.models.artifact import F32
 from streamsvc.models.training_data import TIME_COLUMN, Examples
 from streamsvc.scoring.served_log import read_served
+from streamsvc.scoring.traffic import SHADOW
 from streamsvc.settings import Settings
 from streamsvc.state.topics import served_topic
 from streamsvc.transport.admin import Admin
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["ServedExamples", "served_examples"]
 
 PREDICTION_ID = "prediction_id"
-SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,22 @@ import asyncio
 import math
 
 import orjson
+import pyarrow as pa
 import pytest
 from support.scoring import FEATURES, plan, request
 from support.scoring_world import CARDS, World, now_ms, remove
 
 from streamsvc.agents.explaining import explain
 from streamsvc.errors import ConfigurationError
+from streamsvc.scoring.served_log import read_served
+from streamsvc.state.topics import served_topic
+from streamsvc.transport.reader import EARLIEST, read_to_end
+
+
+async def values_of(world, topic):
+    starts = dict.fromkeys(range(world.admin.partitions(topic)), EARLIEST)
+    chunks = [chunk async for chunk in read_to_end(world.settings, topic, starts)]
+    return [chunk.value(i) for chunk in chunks for i in range(len(chunk))]
 
 
 @pytest.fixture
@@ -49,6 +59,26 @@ async def test_a_prediction_says_what_it_was_made_of(world):
     assert set(rows) == {"cards", "shops", "limits"}
     assert (rows["cards"].incarnation, rows["cards"].offset) == (1, 5)
     assert rows["cards"].age_ms == at - (world.started_ms - 1_000)
+
+    # A shadow's words are in the log, too; and the request may be gone.
+    gone = answers[0]["prediction_id"].replace("-0-0-", "-0-999-")
+    log = served_topic(world.service.name)
+    (batch, *_) = [read_served(value) for value in await values_of(world, log)]
+    for variant, score in (("shadow", 0.1), ("canary", 0.2)):
+        logged = batch.slice(0, 1)
+        for name, value in (("prediction_id", gone), ("variant", variant), ("score", score)):
+            at = logged.schema.get_field_index(name)
+            logged = logged.set_column(
+                at, logged.schema.field(at), pa.array([value], logged[at].type)
+            )
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, logged.schema) as writer:
+            writer.write_batch(logged)
+        world.producer.produce(log, bytes(sink.getvalue()), partition=0)
+    world.producer.flush()
+    canary = await asyncio.to_thread(explained, gone)
+    assert (canary.variant, canary.score) == ("canary", pytest.approx(0.2))
+    assert (canary.request, canary.latency_ms) == (None, None)
 
     nothing = await asyncio.to_thread(explained, answers[1]["prediction_id"])
     assert {v.view: v.as_of_ms is None for v in nothing.views}["cards"]
