@@ -90,6 +90,7 @@ class ScoringWorker:
         self._shadowing = Shadowing(settings, metrics, threads, lambda: self._topic_id)
         self._changing = asyncio.Lock()
         self._tidying: set[asyncio.Task[None]] = set()
+        self._in_turn = asyncio.Lock()
         self._topic_id = ""
         self._topic: TopicState | None = None
         name = target.service.name
@@ -188,10 +189,12 @@ class ScoringWorker:
         return serving
 
     async def _let_go(self, before: Serving) -> None:
-        await before.idle()
-        await before.close()
-        async with self._changing:
-            await self._versions.keep(_version_dirs(self.target))
+        # In turn: a batch of an earlier serving may still ask a version that nothing else uses.
+        async with self._in_turn:
+            await before.idle()
+            await before.close()
+            async with self._changing:
+                await self._versions.keep(_version_dirs(self.target))
 
     def _wire(self) -> None:
         app = self.app
@@ -255,7 +258,8 @@ class ScoringWorker:
             Clock().wall_ms(),
             dead_letters_sent=target.sends_dead_letters,
         )
-        self._shadowing.offer(answer.serving, answer.scored)
+        if answer.serving is self._serving:  # else its versions may be gone
+            self._shadowing.offer(answer.serving, answer.scored)
 
     def _fatal(self, error: BaseException) -> None:
         """Stop the worker: a request that got no answer must not be passed over."""

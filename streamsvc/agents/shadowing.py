@@ -94,12 +94,13 @@ class Shadowing:
         topic = served_topic(serving.target.service.name)
         partition = int(answers.asked.requests.partition[0]) % serving.target.partitions[topic]
         try:
-            producer = await self._connected()
-            await (await producer.send(topic, partition, records))
+            connected = await self._connected()
+            await (await connected.send(topic, partition, records))
         except StreamsvcError as error:
-            # The next one connects anew.
-            self._producer = None
             log.warning("shadow_scores_lost", error=str(error), rows=len(answers.scores.values))
+            producer, self._producer = self._producer, None  # the next one connects anew
+            if producer is not None:
+                await producer.stop()
 
     async def _connected(self) -> BatchProducer:
         async with self._starting:
