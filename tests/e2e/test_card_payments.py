@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,31 @@ def test_every_payment_is_answered_from_features_that_contain_it(triton, tmp_pat
         assert (again["version"], again["features"]) == (3, trained["features"])
         parts = again["metrics"]["validation_rows"], again["metrics"]["test_rows"]
         assert again["rows"] + sum(parts) == len(outcomes)
+        assert_rolled_out(bank)
+
+
+def assert_rolled_out(bank: RunningBank) -> None:
+    """Version 3, made while the worker runs version 2, is promoted and undone by hand."""
+    rollout = partial(bank.streamsvc, "rollout")
+    status = json.loads(rollout("status", bank.service, "--json"))
+    (worker,) = status["workers"]
+    assert (status["wanted"]["revision"], status["wanted"]["champion"]) == (0, 2)
+    assert (worker["applied"], worker["champion"], worker["refused"]) == (True, 2, None)
+    told = json.loads(
+        rollout("promote", bank.service, "--model", "3", "--why", "fresher", "--json")
+    )
+    assert [w["champion"] for w in told["workers"] if w["applied"]] == [3]
+    assert "is the champion" in rollout("promote", bank.service, "--model", "3", code=2)
+    text = rollout("undo", bank.service)
+    assert "version 2 is champion" in text
+    assert re.search(r"applied after \d+\.\d\d s", text)
+    done = json.loads(rollout("history", bank.service, "--json"))
+    assert [(d["action"], d["champion"], d["why"]) for d in done] == [
+        ("promote", 3, "fresher"),
+        ("undo", 2, "by hand"),
+    ]
+    assert "fresher" in rollout("history", bank.service)
+    assert worker["worker"] in rollout("status", bank.service)
 
 
 def test_commands_of_the_readme_parse() -> None:
