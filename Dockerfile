@@ -35,7 +35,7 @@ ARG REPO=feature_repo
 COPY --chown=streamsvc:streamsvc ${REPO} /repo
 # Volumes mounted here start as copies of these directories, owned by the worker's user.
 RUN install -d -o streamsvc -g streamsvc /var/cache/streamsvc \
-    /repo/data /repo/.streamsvc /repo/.streamsvc/models /repo/.streamsvc/models-fil
+    /repo/data /repo/.streamsvc /repo/.streamsvc/models /repo/.streamsvc/models-nvidia
 USER streamsvc
 WORKDIR /repo
 # Kernels are compiled here rather than at the first event; another kind of CPU compiles them again.

@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     whoever loads models where that is restricted."""
     model_repository: Path = Path(DATA_DIR) / "models"
     """Triton's model repository; relative paths start at the repo directory."""
+    mlflow_tracking_uri: SecretStr | None = None
+    """The registry of models: `http(s)://` address of an MLflow server, or URL of its database. By
+    default a SQLite file in `.streamsvc/mlflow` of the repo."""
 
     # --- Feature and scoring workers -------------------------------------------------------
     definitions_interval_s: float = Field(1.0, ge=0.1)

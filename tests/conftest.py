@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
+
 # Before any test imports Feast, whose metrics put whoever imports this later into multi-process
 # mode, where all registries of a process share their values. Workers import it first, too.
 import prometheus_client  # noqa: F401
@@ -32,6 +34,10 @@ from streamsvc.features.warm import warm
 from streamsvc.local import processes
 from streamsvc.local.stack import LocalStack
 from streamsvc.settings import load_settings
+
+# No test is about time: a loaded machine takes seconds where a quiet one takes milliseconds.
+hypothesis.settings.register_profile("streamsvc", deadline=None)
+hypothesis.settings.load_profile("streamsvc")
 
 RUN = pytest.StashKey[Path]()
 """A directory of this run: the servers' repo is in it, and its name marks all its processes."""

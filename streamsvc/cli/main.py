@@ -42,6 +42,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("parity", "parity", DATA),
     ("store", "store", DATA),
     ("train", "train", MODELS),
+    ("models", "models", MODELS),
     ("rollout", "rollout", TRAFFIC),
 )
 

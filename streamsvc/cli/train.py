@@ -10,6 +10,7 @@ import typer
 from streamsvc.cli.context import CliContext, cli_context
 
 if TYPE_CHECKING:
+    from streamsvc.models.registry import Registry
     from streamsvc.models.train import Trained, TrainingJob
 
 __all__ = ["train"]
@@ -59,22 +60,27 @@ def train(
     """Train a model on point-in-time features, publish it, and load it into Triton.
 
     Features are read through Feast at each label's timestamp, or were served to a model before. The
-    model is judged on labels later than all it was trained on, and is loaded only if the server
-    answers its golden vectors alike.
+    model is judged on labels later than all it was trained on. It is registered, the first version
+    as champion and later ones as challenger, and loaded only if the server answers its golden
+    vectors alike.
     """
     context = cli_context(ctx)
+    from streamsvc.cli.loading import load_into_triton
+    from streamsvc.models.registry import Registry
     from streamsvc.models.train import train as run
 
     repository = context.repo / context.settings.model_repository
     job = _job(context, service, labels, label_column, model, until, test_from)
+    # First, because a registry that is away should not cost a training.
+    registry = Registry.open(context.settings, context.repo)
     trained = (
-        _train_on_served(context, repository, job, quiet=json)
+        _train_on_served(context, repository, job, registry, quiet=json)
         if served
-        else run(context.repo, repository, job)
+        else run(context.repo, repository, job, registry)
     )
     if not json:
         _print(trained, context.console)
-    loaded, note = _load(context, trained)
+    loaded, note = load_into_triton(context, trained.card)
     if json:
         context.print_json(_summary(trained, loaded))
     else:
@@ -91,15 +97,17 @@ def _job(
     test_from: str | None,
 ) -> TrainingJob:
     from streamsvc.cli.instants import instant
+    from streamsvc.definitions.meaning import feature_meanings, feature_types
     from streamsvc.definitions.registry import load_plan
     from streamsvc.errors import ConfigurationError
     from streamsvc.models.train import TrainingJob
 
     plan = load_plan(context.repo, context.settings.max_future_ms)
     try:
-        route = plan.service(service).route
+        found = plan.service(service)
     except KeyError as error:
         raise ConfigurationError(str(error.args[0])) from error
+    route = found.route
     return TrainingJob(
         service=service,
         labels=context.repo / labels,
@@ -109,11 +117,13 @@ def _job(
         memory_mb=context.settings.training_memory_mb,
         until_ms=instant("--until", until),
         test_from_ms=instant("--test-from", test_from),
+        feature_types=feature_types(plan, found),
+        meanings=feature_meanings(plan, found),
     )
 
 
 def _train_on_served(
-    context: CliContext, repository: Path, job: TrainingJob, *, quiet: bool
+    context: CliContext, repository: Path, job: TrainingJob, registry: Registry, *, quiet: bool
 ) -> Trained:
     from streamsvc.agents.served_examples import served_examples
     from streamsvc.definitions.registry import load_plan
@@ -124,28 +134,7 @@ def _train_on_served(
     found = served_examples(context.settings, service, labels, job.label_column)
     for why, count in () if quiet else found.left_out.items():
         context.error_console.print(f"{count:,} labels left out: {why}", highlight=False)
-    return fit_and_publish(found.examples, repository, job)
-
-
-def _load(context: CliContext, trained: Trained) -> tuple[bool, str]:
-    """Load the version into Triton and compare its answers; a server that is away is no failure.
-
-    Raises CheckFailedError if the server computes something else.
-    """
-    from streamsvc.models.golden import check_golden
-    from streamsvc.models.triton_control import TritonControl
-
-    card = trained.card
-    if context.settings.model_server == "in-process":
-        return False, "The scoring worker runs the model itself: model_server is in-process."
-    with TritonControl(context.settings) as triton:
-        where = f"Triton at {triton.url}"
-        if not triton.is_live():
-            return False, f"{where} is not there, so nothing was loaded: `streamsvc up` starts it."
-        triton.load(card.model)
-        worst = check_golden(card, triton.predictor(card.model, card.version), where)
-    rows = len(card.golden.outputs)
-    return True, f"{where} serves it: {rows} golden vectors agree within {worst:.1g}."
+    return fit_and_publish(found.examples, repository, job, registry)
 
 
 def _print(trained: Trained, console: Any) -> None:
@@ -153,7 +142,7 @@ def _print(trained: Trained, console: Any) -> None:
 
     card, metrics = trained.card, trained.card.metrics
     console.print(
-        f"[bold]{card.model}[/bold] version {card.version}: {card.rows:,} rows, "
+        f"[bold]{card.model}[/bold] version {card.version} ({trained.alias}): {card.rows:,} rows, "
         f"{len(card.features)} features, {metrics['rounds']:.0f} rounds",
         highlight=False,
     )
@@ -175,6 +164,7 @@ def _summary(trained: Trained, loaded: bool) -> dict[str, Any]:
     return {
         "model": card.model,
         "version": card.version,
+        "alias": trained.alias,
         "service": card.service,
         "rows": card.rows,
         "features": card.features,

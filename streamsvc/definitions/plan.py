@@ -174,6 +174,8 @@ class View:
     """Hex digest of everything above that changes a value."""
     column_types: Mapping[str, FieldType] = field(default_factory=dict)
     """Aggregated column -> its type, after the udf where there is one."""
+    udf_text: str = ""
+    """What `udf_fingerprint` makes of the udf; empty without one."""
 
     @property
     def shuffled(self) -> bool:
@@ -208,6 +210,9 @@ class OnDemandView:
     """Request field -> Feast value type name."""
     source_features: tuple[FeatureRef, ...]
     transform: Callable[[pd.DataFrame], pd.DataFrame]
+    feature_types: Mapping[str, str] = field(default_factory=dict)
+    udf_text: str = ""
+    """What `udf_fingerprint` makes of its udf."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

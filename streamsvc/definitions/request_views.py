@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamsvc.definitions.plan import BatchView, FeatureRef, OnDemandView
 from streamsvc.definitions.validate import check_tags, join_keys_of, milliseconds
+from streamsvc.definitions.windows import udf_fingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,8 @@ def compile_on_demand_view(feast_view: Any, mistakes: list[str]) -> OnDemandView
             )
         ),
         transform=transform,
+        feature_types={field.name: str(field.dtype) for field in feast_view.features},
+        udf_text=udf_fingerprint(udf, feast_view.feature_transformation.udf_string),
     )
 
 

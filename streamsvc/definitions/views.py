@@ -86,6 +86,7 @@ def compile_view(
             feast_view.name, source, join_keys, aggregates, declared, text
         ),
         column_types={a.column: kinds[a.column] for a in aggregates},
+        udf_text=text,
     )
 
 

@@ -89,7 +89,7 @@ def ready_environment(report: Report) -> TritonEnvironment:
     with _exclusive(root / "lock"):
         installed = read_json(root / "installed.json")
         if not installed:
-            with report.working("Installing Triton (about 340 MB, once per user)"):
+            with report.working("Installing Triton (about 400 MB, once per user)"):
                 installed = {"python_libraries": _install(root)}
             # Written last: an installation that was cut short has no such file.
             write_json(root / "installed.json", installed)

@@ -8,7 +8,7 @@ golden vectors that tell whether some other server computes the same function.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -18,11 +18,12 @@ from streamsvc.errors import ConfigurationError
 from streamsvc.models.histogram import Histogram
 
 __all__ = [
-    "BOOSTER_FILE",
     "CARD_FILE",
     "F32",
     "Golden",
+    "Kind",
     "ModelCard",
+    "Task",
     "latest_version",
     "load_card",
     "save_card",
@@ -30,9 +31,11 @@ __all__ = [
 ]
 
 F32: TypeAlias = NDArray[np.float32]
+Kind: TypeAlias = Literal["xgboost", "lightgbm", "treelite", "onnx"]
+"""What computes the model; models of scikit-learn are kept as Treelite checkpoints."""
+Task: TypeAlias = Literal["binary", "multiclass", "regression"]
 
 CARD_FILE = "model.json"
-BOOSTER_FILE = "xgboost.ubj"
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,13 +43,14 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     inputs: list[list[float | None]]
     outputs: list[float]
+    """One answer a vector; of a multiclass model one a vector and class, row by row."""
 
     @classmethod
     def of(cls, inputs: F32, outputs: F32) -> Golden:
-        """From a float32 matrix [n, features] with NaN for missing, and n probabilities."""
+        """From a float32 matrix [n, features], NaN for missing, and scores [n] or [n, classes]."""
         # float32 widened to a Python float survives JSON exactly.
         rows = [[None if np.isnan(x) else float(x) for x in row] for row in inputs]
-        return cls(rows, [float(p) for p in outputs])
+        return cls(rows, [float(p) for p in outputs.reshape(-1)])
 
     def matrix(self) -> F32:
         """The inputs as the model takes them: float32, NaN for missing."""
@@ -75,6 +79,22 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     golden: Golden
     threshold: float = 0.5
     """A score at or above it is the positive decision."""
+    kind: Kind = "xgboost"
+    task: Task = "binary"
+    classes: list[str] = []
+    """Names of a multiclass model's classes, in the order of its outputs."""
+    outputs: int = 1
+    """Numbers that the model file itself answers with; the last is a binary model's score."""
+    instances: Literal["auto", "gpu", "cpu"] = "auto"
+    """Where NVIDIA's container runs it; `auto` is a GPU if there is one."""
+    tensorrt: bool = False
+    """Whether NVIDIA's container runs an ONNX model by TensorRT."""
+    feature_types: list[str] = []
+    """Feast value type of each of `features`; empty in cards that are older than the field."""
+    definitions: dict[str, str] = {}
+    """Feature -> digest of what it meant in the FeatureService that the model was trained for."""
+    files: dict[str, str] = {}
+    """File of the version -> SHA-256."""
 
 
 def save_card(card: ModelCard, version_dir: Path) -> Path:
@@ -94,7 +114,8 @@ def load_card(version_dir: Path) -> ModelCard:
         return msgspec.json.decode(path.read_bytes(), type=ModelCard)
     except FileNotFoundError as error:
         raise ConfigurationError(
-            f"{path} is missing: `streamsvc train` writes it with the model"
+            f"{path} is missing: `streamsvc train` and `streamsvc models register` write it with "
+            "the model"
         ) from error
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path} is not a model card: {error}") from error

@@ -1,39 +1,54 @@
 """A model in this process: the fallback when no server answers, and what golden vectors come from.
 
-XGBoost is imported when the first model is loaded.
+Its runtime is imported when the first model of its kind is loaded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from streamsvc.errors import ConfigurationError
-from streamsvc.models.artifact import BOOSTER_FILE, F32, ModelCard, load_card
+from streamsvc.models.artifact import F32, ModelCard, load_card
+from streamsvc.models.files import check_files
+from streamsvc.models.runtimes import MODEL_FILES, open_model
 
-__all__ = ["LocalModel"]
+__all__ = ["LocalModel", "open_version"]
 
 
 class LocalModel:
-    """One version of a model, from its directory in the repository."""
+    """One version of a model, from its directory in the repository.
+
+    Raises ConfigurationError for a version whose files are missing, damaged or no model.
+    """
 
     def __init__(self, version_dir: Path, *, nthread: int = 1) -> None:
-        import xgboost
-
         self.card: ModelCard = load_card(version_dir)
-        try:
-            self._booster = xgboost.Booster(model_file=version_dir / BOOSTER_FILE)
-        except xgboost.core.XGBoostError as error:
-            raise ConfigurationError(
-                f"{version_dir / BOOSTER_FILE} cannot be read: {str(error).splitlines()[0]}"
-            ) from error
-        self._booster.set_param({"nthread": nthread})
+        check_files(version_dir, self.card.files)
+        self._scores = open_version(self.card, version_dir, nthread)
 
     def predict(self, matrix: F32) -> F32:
-        """Probabilities, float32 (n,), of a float32 matrix (n, features) with NaN for missing.
+        """Scores, float32 (n,), of a float32 matrix (n, features) with NaN for missing.
 
-        Columns are in the order of `card.features`. Releases the GIL; safe from several threads.
+        Of a multiclass model (n, classes). Columns are in the order of `card.features`. Releases
+        the GIL; safe from several threads.
         """
-        scores: F32 = self._booster.inplace_predict(matrix)
-        return np.asarray(scores, np.float32)
+        scores: F32 = self._scores(matrix)
+        return scores
+
+
+def open_version(card: ModelCard, folder: Path, nthread: int = 1) -> Callable[[F32], F32]:
+    """The function of the model file in a folder. Raises ConfigurationError if there is none."""
+    path = folder / MODEL_FILES[card.kind]
+    try:
+        found: Callable[[F32], F32] = open_model(str(folder), card.kind, card.task, nthread)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{card.model} is a model of the kind {card.kind}, and {error.name} is not installed: "
+            "pip install 'streamsvc[kinds]'"
+        ) from error
+    except Exception as error:  # each runtime has its own
+        raise ConfigurationError(
+            f"{path} cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
+    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.artifact import ModelCard
 from streamsvc.models.booster import Fitted, fit
+from streamsvc.models.entering import enter
 from streamsvc.models.golden import choose_golden
 from streamsvc.models.histogram import histogram
 from streamsvc.models.metrics import auc, log_loss
@@ -21,6 +23,8 @@ from streamsvc.models.triton_repository import next_version, publish
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from streamsvc.models.registry import Registry
 
 __all__ = ["Trained", "TrainingJob", "fit_and_publish", "labelled_rows", "train"]
 
@@ -44,6 +48,10 @@ class TrainingJob:
     memory_mb: int = 2_048
     """Megabytes that the features may take; a larger set is kept in the temporary directory."""
     seed: int = 0
+    feature_types: Mapping[str, str] = field(default_factory=dict)
+    """Feature -> type in the FeatureService; empty where it is not known."""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    """Feature -> digest of its definition (see `definitions.meaning`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,14 @@ class Trained:
     version_dir: Path
     gain: dict[str, float]
     """Share of the booster's total gain, by feature."""
+    alias: str | None = None
+    """What the registry calls it, where there is one."""
 
 
-def train(repo: Path, repository: Path, job: TrainingJob) -> Trained:
-    """Compute the features of the labelled rows, fit, judge and publish a new version.
+def train(
+    repo: Path, repository: Path, job: TrainingJob, registry: Registry | None = None
+) -> Trained:
+    """Compute the features of the labelled rows, fit, judge, publish and register a new version.
 
     `repo` is the Feast repo, `repository` Triton's model repository. Raises ConfigurationError for
     labels, a service or features that cannot be used.
@@ -68,7 +80,7 @@ def train(repo: Path, repository: Path, job: TrainingJob) -> Trained:
         examples = read_examples(
             repo, job.service, labels, job.label_column, job.memory_mb, Path(folder)
         )
-        return fit_and_publish(examples, repository, job)
+        return fit_and_publish(examples, repository, job, registry)
 
 
 def labelled_rows(job: TrainingJob) -> pd.DataFrame:
@@ -82,7 +94,9 @@ def labelled_rows(job: TrainingJob) -> pd.DataFrame:
     return labels
 
 
-def fit_and_publish(examples: Examples, repository: Path, job: TrainingJob) -> Trained:
+def fit_and_publish(
+    examples: Examples, repository: Path, job: TrainingJob, registry: Registry | None = None
+) -> Trained:
     """Fit a booster to the examples, judge it on the held-out part, and publish both."""
     split = split_by_time(examples.event_ms, job.test_from_ms)
     for name in ("train", "validation"):
@@ -98,20 +112,21 @@ def fit_and_publish(examples: Examples, repository: Path, job: TrainingJob) -> T
         threads=THREADS,
         pages=examples.pages,
     )
-    card = _card(examples, split, fitted, repository, job)
-    return Trained(card, publish(repository, card, fitted.raw), fitted.gain)
+    card = _card(examples, split, fitted, job)
+    card, version_dir, alias = enter(
+        card, repository, registry, lambda numbered: publish(repository, numbered, fitted.raw)
+    )
+    return Trained(card, version_dir, fitted.gain, alias)
 
 
-def _card(
-    examples: Examples, split: Split, fitted: Fitted, repository: Path, job: TrainingJob
-) -> ModelCard:
+def _card(examples: Examples, split: Split, fitted: Fitted, job: TrainingJob) -> ModelCard:
     rows = examples.rows(split.train)
     # Of a large set every so-manieth row: a histogram of a million is as good.
     sample = np.array(rows[:: max(1, len(rows) // HISTOGRAM_ROWS)])
     event_ms = examples.event_ms[split.train]
     return ModelCard(
         model=job.model,
-        version=next_version(repository, job.model),
+        version=0,  # known when it is published
         service=job.service,
         features=examples.features,
         trained_from_ms=int(event_ms[0]),
@@ -122,6 +137,8 @@ def _card(
         score=histogram(fitted.predict(sample)),
         golden=choose_golden(examples.rows(split.test), fitted.predict, seed=job.seed),
         threshold=job.threshold,
+        feature_types=[job.feature_types[f] for f in examples.features if job.feature_types],
+        definitions={f: job.meanings[f] for f in examples.features if job.meanings},
     )
 
 

@@ -98,8 +98,23 @@ class TritonControl:
             )
         )
 
+    def ready_versions(self, model: str) -> list[int]:
+        """Versions that the server has loaded and answers for, ascending."""
+        index = self._call(
+            lambda: self._client.get_model_repository_index(
+                self._headers, client_timeout=CALL_TIMEOUT_S
+            )
+        )
+        return sorted(
+            int(item.version)
+            for item in index.models
+            if item.name == model and item.version and item.state == "READY"
+        )
+
     def predictor(self, model: str, version: int) -> Callable[[F32], F32]:
-        """A function from a float32 matrix (n, features) to float32 (n,) that asks the server."""
+        """A function from a float32 matrix (n, features) that asks the server: float32 (n,), or
+        (n, k) of a model that answers with k numbers.
+        """
 
         def predict(matrix: F32) -> F32:
             tensor = self._triton.InferInput(INPUT, list(matrix.shape), "FP32")
@@ -113,8 +128,8 @@ class TritonControl:
                     client_timeout=CALL_TIMEOUT_S,
                 )
             )
-            scores: F32 = answer.as_numpy(OUTPUT).reshape(-1)
-            return scores
+            scores: F32 = answer.as_numpy(OUTPUT).reshape(len(matrix), -1)
+            return scores[:, 0] if scores.shape[1] == 1 else scores
 
         return predict
 

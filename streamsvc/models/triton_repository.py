@@ -1,7 +1,7 @@
 """Models as Triton finds them on disk: `<model>/config.pbtxt`, `<model>/<version>/…`.
 
-Every version is written twice with the same booster and card: to the repository itself for the
-Python backend, and to the sibling `models-fil/` for the FIL backend of NVIDIA's container. A
+Every version is written twice with the same model file and card: to the repository itself for the
+Python backend, and to the sibling `models-nvidia/` for the backends of NVIDIA's container. A
 version appears whole or not at all, and is never changed afterwards.
 """
 
@@ -11,69 +11,131 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from streamsvc.errors import ConfigurationError
-from streamsvc.models.artifact import BOOSTER_FILE, ModelCard, save_card, served_versions
-from streamsvc.models.triton_config import fil_config, python_config
+from streamsvc.models.artifact import ModelCard, load_card, save_card, served_versions
+from streamsvc.models.files import digest_of
+from streamsvc.models.runtimes import MODEL_FILES
+from streamsvc.models.triton_config import native_config, python_config
 
-__all__ = ["FIL_SIBLING", "SERVED_MODEL_FILE", "fil_repository", "next_version", "publish"]
+__all__ = [
+    "NATIVE_SIBLING",
+    "alike",
+    "check_name",
+    "configured_versions",
+    "native_repository",
+    "next_version",
+    "publish",
+    "remove",
+    "serve",
+]
 
-FIL_SIBLING = "models-fil"
-SERVED_MODEL_FILE = "model.py"
+NATIVE_SIBLING = "models-nvidia"
+SERVER_CODE = {"model.py": "served_model.py", "runtimes.py": "runtimes.py"}
+"""What the Python backend runs -> our file that it is a copy of."""
+CONFIG_FILE = "config.pbtxt"
+VERSIONS = re.compile(r"version_policy \{ specific \{ versions: \[ ([\d, ]+) \] \} \}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def next_version(repository: Path, model: str) -> int:
-    """One more than the greatest version of the model; 1 for a new model.
-
-    Raises ConfigurationError for a name that cannot be a directory of Triton's.
-    """
+def check_name(model: str) -> str:
+    """The name itself. Raises ConfigurationError if it cannot be a directory of Triton's."""
     if not NAME.fullmatch(model):
         raise ConfigurationError(
             f"{model!r} cannot be a model's name: use letters, digits, '_', '.' and '-'"
         )
-    return max(served_versions(repository / model), default=0) + 1
+    return model
 
 
-def fil_repository(repository: Path) -> Path:
-    """Where the FIL form of the models of this repository lies."""
-    return repository.parent / FIL_SIBLING
+def next_version(repository: Path, model: str) -> int:
+    """One more than the greatest version of the model; 1 for a new model."""
+    return max(served_versions(repository / check_name(model)), default=0) + 1
 
 
-def publish(repository: Path, card: ModelCard, booster: bytes) -> Path:
-    """Write one version in both forms; `booster` is XGBoost's UBJSON. Returns its directory.
+def native_repository(repository: Path) -> Path:
+    """Where the form for NVIDIA's container of the models of this repository lies."""
+    return repository.parent / NATIVE_SIBLING
 
-    The configuration serves every version on disk, so that older ones stay as fallbacks. A server
-    takes notice at its next explicit load. Raises ConfigurationError if the version exists.
+
+def publish(repository: Path, card: ModelCard, content: bytes) -> Path:
+    """Write one version in both forms; `content` is the model file of the card's kind.
+
+    Returns its directory. It is served beside what was served before. A server takes notice at its
+    next explicit load. Raises ConfigurationError if the version exists.
     """
-    source = Path(__file__).with_name("served_model.py")
-    n_features = len(card.features)
-    version_dir = _write(
-        repository,
-        card,
-        booster,
-        lambda versions: python_config(card.model, n_features, versions),
-        extra={SERVED_MODEL_FILE: source.read_bytes()},
-    )
-    _write(
-        fil_repository(repository),
-        card,
-        booster,
-        lambda versions: fil_config(card.model, n_features, versions, card.threshold),
-        extra={},
-    )
+    file = MODEL_FILES[card.kind]
+    card = msgspec.structs.replace(card, files={file: digest_of(content)})
+    here = Path(__file__).parent
+    code = {name: (here / source).read_bytes() for name, source in SERVER_CODE.items()}
+    model_dir = repository / card.model
+    before = {*configured_versions(model_dir)} & {*served_versions(model_dir)}
+    version_dir = _write(repository, card, {file: content, **code})
+    _write(native_repository(repository), card, {file: content})
+    serve(repository, card.model, {*before, card.version})
     return version_dir
 
 
-def _write(
-    repository: Path,
-    card: ModelCard,
-    booster: bytes,
-    config: Callable[[list[int]], str],
-    extra: dict[str, bytes],
-) -> Path:
+def configured_versions(model_dir: Path) -> list[int]:
+    """The versions that `config.pbtxt` has a server load, ascending; none without such a file."""
+    try:
+        text = (model_dir / CONFIG_FILE).read_text()
+    except FileNotFoundError:
+        return []
+    found = VERSIONS.search(text)
+    return sorted(int(number) for number in found[1].split(",")) if found else []
+
+
+def serve(repository: Path, model: str, versions: Collection[int]) -> None:
+    """Write both configurations so that a server loads these versions and no others.
+
+    With no versions there is no configuration, and the model cannot be loaded. Raises
+    ConfigurationError for a version without a card.
+    """
+    wanted = sorted(versions)
+    cards = [load_card(repository / model / str(version)) for version in wanted]
+    places = repository / model / CONFIG_FILE, native_repository(repository) / model / CONFIG_FILE
+    if not cards:
+        for path in places:
+            path.unlink(missing_ok=True)
+        return
+    _replace_text(places[0], python_config(model, wanted))
+    together = alike(cards)
+    _replace_text(places[1], native_config(together[-1], [card.version for card in together]))
+
+
+def alike(cards: Sequence[ModelCard]) -> list[ModelCard]:
+    """Those that NVIDIA's backends can serve under one name: they know one width and one type.
+
+    The oldest version decides, because it is the one that serves already.
+    """
+    return [card for card in cards if _form(card) == _form(cards[0])]
+
+
+def _form(card: ModelCard) -> tuple[object, ...]:
+    return (
+        *(card.kind, card.task, len(card.features), card.outputs),
+        *(card.instances, card.tensorrt),
+    )
+
+
+def remove(repository: Path, model: str, version: int) -> None:
+    """Delete the files of a version that is not served any more, in both forms."""
+    for place in (repository, native_repository(repository)):
+        # Out of every reader's sight at once, whatever interrupts the rest.
+        gone = place / model / f".deleted-{version}"
+        with suppress(FileNotFoundError):
+            (place / model / str(version)).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(OSError):  # it has other versions
+            (place / model).rmdir()
+
+
+def _write(repository: Path, card: ModelCard, files: Mapping[str, bytes]) -> Path:
     model_dir = repository / card.model
     model_dir.mkdir(parents=True, exist_ok=True)
     target = model_dir / str(card.version)
@@ -82,16 +144,14 @@ def _write(
     # Not a whole number, so that no reader takes the unfinished directory for a version.
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=model_dir))
     try:
-        (building / BOOSTER_FILE).write_bytes(booster)
         save_card(card, building)
-        for name, content in extra.items():
+        for name, content in files.items():
             (building / name).write_bytes(content)
         building.chmod(0o755)  # the server may run as another user
         os.rename(building, target)  # noqa: PTH104
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    _replace_text(model_dir / "config.pbtxt", config(served_versions(model_dir)))
     return target
 
 

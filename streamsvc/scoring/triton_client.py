@@ -69,6 +69,7 @@ class TritonModel:
         self._model = card.model
         self._version = str(card.version)
         self._features = len(card.features)
+        self._outputs_per_row = card.outputs
         self._address = address
         self._headers = dict(headers or {})
         self._slots = asyncio.Semaphore(max_inflight)
@@ -174,9 +175,10 @@ class TritonModel:
         scores = result.as_numpy(OUTPUT)
         # A last dimension of 1 may come squeezed; nothing at all is how a server whose numpy does
         # not fit its backend answers.
-        if scores is None or scores.size != len(inputs):
+        if scores is None or scores.size not in (len(inputs), self._outputs_per_row * len(inputs)):
             raise UnavailableError(
                 f"Triton at {self._address}, model {self._model}: {len(inputs)} rows were sent, "
                 f"the answer has the shape {None if scores is None else scores.shape}"
             )
-        return np.asarray(scores, np.float32).reshape(len(inputs))
+        # A binary model may answer with the chance of either class: the last is the positive one.
+        return np.asarray(scores, np.float32).reshape(len(inputs), -1)[:, -1]

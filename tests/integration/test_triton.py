@@ -11,10 +11,9 @@ import pytest
 from support.models import small_model
 
 from streamsvc.cli.context import CliContext
-from streamsvc.cli.train import _load
+from streamsvc.cli.loading import load_into_triton
 from streamsvc.errors import CheckFailedError, UnavailableError
 from streamsvc.models.golden import check_golden
-from streamsvc.models.train import Trained
 from streamsvc.models.triton_control import TritonControl, TritonRefusedError
 from streamsvc.models.triton_repository import publish
 from streamsvc.settings import Settings
@@ -64,26 +63,26 @@ def test_a_published_model_is_served_as_trained(triton: Any) -> None:
 def test_training_loads_what_it_published(triton: Any) -> None:
     name = triton.unique("model")
     model = small_model(3)
-    version_dir = publish(triton.model_repository, model.version(1, name), model.booster)
+    publish(triton.model_repository, model.version(1, name), model.booster)
     context = CliContext(triton.repo)
     context.__dict__["settings"] = triton.settings
-    loaded, note = _load(context, Trained(model.version(1, name), version_dir, {}))
+    loaded, note = load_into_triton(context, model.version(1, name))
     assert loaded
     assert "64 golden vectors agree" in note
     # A card of another model than the one that lies there is found out.
     with pytest.raises(CheckFailedError, match="does not compute"):
-        _load(context, Trained(small_model(4).version(1, name), version_dir, {}))
+        load_into_triton(context, small_model(4).version(1, name))
 
 
 def test_a_server_that_is_away_is_no_failure(tmp_path: Path) -> None:
     context = CliContext(tmp_path)
     context.__dict__["settings"] = Settings(triton_grpc_url="127.0.0.1:9")
-    trained = Trained(small_model().card, tmp_path, {})
-    loaded, note = _load(context, trained)
+    card = small_model().card
+    loaded, note = load_into_triton(context, card)
     assert not loaded
     assert "is not there" in note
     context.__dict__["settings"] = Settings(model_server="in-process")
-    assert not _load(context, trained)[0]
+    assert not load_into_triton(context, card)[0]
     with TritonControl(Settings(triton_grpc_url="127.0.0.1:9")) as control:
         assert not control.is_live()
         with pytest.raises(UnavailableError, match="streamsvc up"):

@@ -12,8 +12,9 @@ from streamsvc import __version__, errors
 from streamsvc.cli.main import VERBS, app
 
 HEAVY = {
-    "aiokafka", "confluent_kafka", "dask", "duckdb", "faust", "feast", "grpc", "jgo", "numba",
-    "numpy", "pandas", "pyarrow", "pydantic", "redis", "rich", "sklearn", "tritonclient", "xgboost",
+    "aiokafka", "confluent_kafka", "dask", "duckdb", "faust", "feast", "grpc", "jgo", "mlflow",
+    "numba", "numpy", "pandas", "pyarrow", "pydantic", "redis", "rich", "sklearn",
+    "tritonclient", "xgboost",
 }  # fmt: skip
 
 

@@ -153,14 +153,14 @@ def test_every_variable_of_ours_is_a_worker_s() -> None:
 
 
 def test_triton_serves_the_fil_form_with_explicit_control_cache_and_metrics() -> None:
-    from streamsvc.models.triton_repository import FIL_SIBLING
+    from streamsvc.models.triton_repository import NATIVE_SIBLING
 
     triton = SERVICES["triton"]
     flags = dict(f.removeprefix("--").split("=", 1) for f in triton["command"] if "=" in f)
     (volume,) = triton["volumes"]
     mounted = [v for v in OURS["train"]["volumes"] if v.startswith(volume["source"] + ":")]
     assert mounted == [f"{volume['source']}:/repo/.streamsvc"]
-    assert flags["model-repository"] == f"{volume['target']}/{FIL_SIBLING}"
+    assert flags["model-repository"] == f"{volume['target']}/{NATIVE_SIBLING}"
     assert flags["model-control-mode"] == "explicit"
     assert flags["cache-config"].startswith("local,size=")
     assert flags["allow-metrics"] == "true"

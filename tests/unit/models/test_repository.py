@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -12,7 +13,14 @@ from streamsvc.errors import CheckFailedError, ConfigurationError
 from streamsvc.models.artifact import latest_version, load_card, served_versions
 from streamsvc.models.golden import check_golden
 from streamsvc.models.local_model import LocalModel
-from streamsvc.models.triton_repository import fil_repository, next_version, publish
+from streamsvc.models.triton_repository import (
+    configured_versions,
+    native_repository,
+    next_version,
+    publish,
+    remove,
+    serve,
+)
 
 
 def config(model_dir: Path) -> Any:
@@ -29,10 +37,43 @@ def test_a_version_is_written_in_both_forms(trained: Any, tmp_path: Path) -> Non
     version_dir = publish(repository, trained.card, trained.booster)
     assert version_dir == repository / "late" / "1"
     names = {p.name for p in version_dir.iterdir()}
-    assert names == {"model.json", "model.py", "xgboost.ubj"}
-    fil_dir = fil_repository(repository) / "late"
-    assert {p.name for p in (fil_dir / "1").iterdir()} == {"model.json", "xgboost.ubj"}
-    assert load_card(version_dir) == load_card(fil_dir / "1") == trained.card
+    assert names == {"model.json", "model.py", "runtimes.py", "xgboost.ubj"}
+    native_dir = native_repository(repository) / "late"
+    assert {p.name for p in (native_dir / "1").iterdir()} == {"model.json", "xgboost.ubj"}
+    card = load_card(version_dir)
+    assert card == load_card(native_dir / "1")
+    assert msgspec.structs.replace(card, files={}) == trained.card
+
+
+def test_what_is_served_is_what_the_configuration_says(trained: Any, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    for number in (1, 2, 3):
+        publish(repository, trained.version(number), trained.booster)
+    serve(repository, "late", [3, 1])
+    assert configured_versions(repository / "late") == [1, 3]
+    # A retired version stays retired when another one comes.
+    publish(repository, trained.version(4), trained.booster)
+    for place in (repository, native_repository(repository)):
+        assert configured_versions(place / "late") == [1, 3, 4]
+        assert list(config(place / "late").version_policy.specific.versions) == [1, 3, 4]
+    remove(repository, "late", 2)
+    assert served_versions(repository / "late") == [1, 3, 4]
+    assert served_versions(native_repository(repository) / "late") == [1, 3, 4]
+    serve(repository, "late", [])
+    assert not (repository / "late" / "config.pbtxt").exists()
+    with pytest.raises(ConfigurationError, match=r"2/model\.json is missing"):
+        serve(repository, "late", [2])
+
+
+def test_a_damaged_file_is_refused(trained: Any, tmp_path: Path) -> None:
+    version_dir = publish(tmp_path / "models", trained.card, trained.booster)
+    path = version_dir / "xgboost.ubj"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ConfigurationError, match=r"xgboost\.ubj is damaged: its SHA-256 is"):
+        LocalModel(version_dir)
+    path.unlink()
+    with pytest.raises(ConfigurationError, match=r"xgboost\.ubj cannot be read \(No such file"):
+        LocalModel(version_dir)
 
 
 def test_triton_can_read_both_configurations(trained: Any, tmp_path: Path) -> None:
@@ -40,22 +81,24 @@ def test_triton_can_read_both_configurations(trained: Any, tmp_path: Path) -> No
     publish(repository, trained.card, trained.booster)
     publish(repository, trained.version(2), trained.booster)
     python = config(repository / "late")
-    fil = config(fil_repository(repository) / "late")
-    assert (python.backend, fil.backend) == ("python", "fil")
-    for parsed in (python, fil):
+    native = config(native_repository(repository) / "late")
+    assert (python.backend, native.backend) == ("python", "fil")
+    for parsed in (python, native):
         assert parsed.name == "late"
         assert parsed.max_batch_size == 32_768
+        # Versions of one model may differ in their features where the Python backend serves them.
+        widths = ([-1], [-1]) if parsed is python else ([3], [1])
         assert [(t.name, t.data_type, list(t.dims)) for t in parsed.input] == [
-            ("input__0", model_config_pb2.TYPE_FP32, [3])
+            ("input__0", model_config_pb2.TYPE_FP32, widths[0])
         ]
         assert [(t.name, t.data_type, list(t.dims)) for t in parsed.output] == [
-            ("output__0", model_config_pb2.TYPE_FP32, [1])
+            ("output__0", model_config_pb2.TYPE_FP32, widths[1])
         ]
         assert list(parsed.version_policy.specific.versions) == [1, 2]
         assert parsed.HasField("dynamic_batching")
         assert not parsed.response_cache.enable
     assert parameters(python) == {"nthread": "1"}
-    assert parameters(fil) == {
+    assert parameters(native) == {
         "model_type": "xgboost_ubj",
         "is_classifier": "true",
         "predict_proba": "true",
