@@ -70,10 +70,12 @@ def register(
     from streamsvc.cli.loading import load_into_triton
     from streamsvc.cli.model_display import metrics_text
     from streamsvc.definitions.registry import load_plan
+    from streamsvc.definitions.repo_files import hide_from_apply
     from streamsvc.models.entering import enter
     from streamsvc.models.registering import ModelFile, unpublished
     from streamsvc.models.registry import Registry
     from streamsvc.models.triton_repository import check_name, publish
+    from streamsvc.settings import DATA_DIR
 
     plan = load_plan(context.repo, context.settings.max_future_ms)
     try:
@@ -94,6 +96,7 @@ def register(
         tensorrt,
     )
     card, content = unpublished(wanted, plan)
+    hide_from_apply(context.repo, Path(DATA_DIR), context.settings.model_repository)
     repository = context.repo / context.settings.model_repository
     card, version_dir, alias = enter(
         card,

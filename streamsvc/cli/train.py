@@ -66,9 +66,12 @@ def train(
     """
     context = cli_context(ctx)
     from streamsvc.cli.loading import load_into_triton
+    from streamsvc.definitions.repo_files import hide_from_apply
     from streamsvc.models.registry import Registry
     from streamsvc.models.train import train as run
+    from streamsvc.settings import DATA_DIR
 
+    hide_from_apply(context.repo, Path(DATA_DIR), context.settings.model_repository)
     repository = context.repo / context.settings.model_repository
     job = _job(context, service, labels, label_column, model, until, test_from)
     # First, because a registry that is away should not cost a training.

@@ -1,4 +1,4 @@
-"""Importing the Python files of a Feast repo, which name one another as top-level modules."""
+"""The Python files of a Feast repo: importing them, and what is none of the user's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["importing_from"]
+__all__ = ["hide_from_apply", "importing_from"]
+
+IGNORE_FILE = ".feastignore"
+
+
+def hide_from_apply(repo: Path, *directories: Path) -> None:
+    """Have `feast apply`, which imports every Python file below the repo, leave directories alone.
+
+    Models bring such files, for Triton. A line of `.feastignore` for each, unless it is there, or
+    the directory, as the settings name it, lies elsewhere.
+    """
+    root = repo.resolve()
+    places = [(root / directory).resolve() for directory in directories]
+    names = [p.relative_to(root).parts[0] for p in places if p.is_relative_to(root)]
+    path = root / IGNORE_FILE
+    lines = path.read_text().splitlines() if path.exists() else []
+    ignored = {line.strip().rstrip("/") for line in lines}
+    missing = [name for name in dict.fromkeys(names) if name not in ignored]
+    if missing:
+        path.write_text("".join(f"{line}\n" for line in [*lines, *missing]))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamsvc.definitions.repo_files import importing_from
+from streamsvc.definitions.repo_files import hide_from_apply, importing_from
 
 
 def repo(path: Path, value: int) -> Path:
@@ -54,3 +54,16 @@ def test_packages_of_an_environment_inside_the_repo_stay(
         assert sys.modules["package_of_the_environment"] is kept
     finally:
         sys.modules.pop("package_of_the_environment", None)
+
+
+def test_what_is_not_the_users_is_hidden_from_apply_once(tmp_path: Path) -> None:
+    ignored = tmp_path / ".feastignore"
+    for _ in range(2):
+        hide_from_apply(tmp_path, Path(".streamsvc/models"))
+    assert ignored.read_text() == ".streamsvc\n"
+    ignored.write_text("# mine\nscripts")
+    hide_from_apply(tmp_path, tmp_path / "served", Path("/elsewhere/models"), Path("served/b"))
+    assert ignored.read_text() == "# mine\nscripts\nserved\n"
+    ignored.write_text("served/\n")
+    hide_from_apply(tmp_path, Path("served/models"))
+    assert ignored.read_text() == "served/\n"
