@@ -17,6 +17,7 @@ from streamsvc.agents.topic_plan import (
     PlannedTopic,
     archive_topics,
     named_topics,
+    rollout_topics,
     service_topics,
     source_topics,
     view_topics,
@@ -29,7 +30,7 @@ from streamsvc.state.topics import TAIL_GROUP, InternalTopics, worker_group
 
 __all__ = ["WORK", "Acl", "Resource", "WorkRole", "acls"]
 
-WorkRole: TypeAlias = Literal["features", "scoring", "archive", "operator"]
+WorkRole: TypeAlias = Literal["features", "scoring", "archive", "rollout", "operator"]
 Resource: TypeAlias = Literal["topic", "group", "transactional-id"]
 _Operations: TypeAlias = frozenset[str]
 
@@ -37,6 +38,7 @@ WORK: dict[WorkRole, str] = {
     "features": "streamsvc worker features",
     "scoring": "streamsvc worker scoring",
     "archive": "streamsvc worker archive",
+    "rollout": "streamsvc worker rollout",
     "operator": "every other command",
 }
 """Role -> what its user runs."""
@@ -61,12 +63,14 @@ _TOPICS: dict[WorkRole, dict[TopicRole, _Operations]] = {
         "dead letters": _SEE,
     },
     "archive": {"events": _READ, "dead letters": _WRITE},
+    "rollout": {"served log": _READ, "labels": _READ, "rollout": _READ | _WRITE},
     "operator": {
         "events": _READ | _WRITE | _MAKE,
         "requests": _READ | _WRITE | _MAKE,
         "dead letters": _READ | _WRITE | _MAKE,
         "predictions": _READ | _MAKE,
         "served log": _READ | _MAKE,
+        "labels": _READ | _WRITE | _MAKE,
     },
 }
 
@@ -130,6 +134,8 @@ def _needed(settings: Settings, plan: Plan, role: WorkRole) -> Iterable[PlannedT
     if role == "archive":
         archived = [source for source in plan.sources if source.archive_is_directory]
         return archive_topics(settings, plan, archived)
+    if role == "rollout":
+        return rollout_topics(settings, plan)
     if role == "operator":
         return named_topics(settings, plan)
     found = []
@@ -149,6 +155,8 @@ def _groups(settings: Settings, plan: Plan, role: WorkRole) -> list[str]:
     if role == "scoring":
         routed = [service.name for service in plan.services if service.route is not None]
         return [worker_group(prefix, project, "scoring", name) for name in routed]
+    if role == "rollout" and any(service.route is not None for service in plan.services):
+        return [worker_group(prefix, project, "rollout")]
     if role == "archive" and any(source.archive_is_directory for source in plan.sources):
         return [worker_group(prefix, project, "archive")]
     return []

@@ -30,6 +30,7 @@ __all__ = [
     "archive_topics",
     "named_topics",
     "rollout_topic",
+    "rollout_topics",
     "service_topics",
     "source_topics",
     "specs",
@@ -43,6 +44,7 @@ Role: TypeAlias = Literal[
     "dead letters",
     "predictions",
     "served log",
+    "labels",
     "rollout",
     "control",
     "progress",
@@ -57,6 +59,7 @@ ROLES: dict[Role, frozenset[str]] = {
     "dead letters": frozenset(),
     "predictions": frozenset(),
     "served log": frozenset(),
+    "labels": frozenset(),
     "rollout": frozenset({"cleanup.policy"}),
     "control": frozenset({"cleanup.policy"}),
     "progress": frozenset({"cleanup.policy"}),
@@ -122,6 +125,17 @@ def rollout_topic(settings: Settings, project: str) -> PlannedTopic:
     return PlannedTopic("rollout", TopicSpec(name, 1, TABLE_CONFIG))
 
 
+def rollout_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
+    """What rollout workers read and write."""
+    found = []
+    for service in plan.services:
+        if service.route is not None:
+            found.append(_records("served log", served_topic(service.name), settings))
+            if service.route.labels is not None:
+                found.append(_records("labels", service.route.labels, settings))
+    return [*found, rollout_topic(settings, plan.project)] if found else []
+
+
 def archive_topics(settings: Settings, plan: Plan, sources: Iterable[Source]) -> list[PlannedTopic]:
     """What the archive workers of these sources read, and the dead letters that nobody else sends.
 
@@ -146,6 +160,8 @@ def named_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     for service in plan.services:
         if service.route is not None:
             found += service_topics(settings, plan.project, service)
+    if settings.served_log:
+        found += rollout_topics(settings, plan)
     archived = [source for source in plan.sources if source.archive_is_directory]
     found += archive_topics(settings, plan, archived)
     each = {topic.name: topic for topic in reversed(found)}

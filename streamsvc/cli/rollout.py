@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamsvc.cli.context import CliContext, cli_context
+from streamsvc.cli.rollout_start import pause, resume, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Rollout", "app", "words"]
 
 app = typer.Typer(help="Which model versions answer for a service.", no_args_is_help=True)
+app.command()(start)
+app.command()(pause)
+app.command()(resume)
 
 PATIENCE_S = 15.0
 """What a command waits for workers: longer than one that was killed stays in its group."""

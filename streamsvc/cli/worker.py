@@ -1,4 +1,4 @@
-"""`streamsvc worker features`, `streamsvc worker scoring` and `streamsvc worker archive`."""
+"""`streamsvc worker features`, `scoring`, `archive` and `rollout`."""
 
 from __future__ import annotations
 
@@ -102,3 +102,17 @@ def archive(
     configure_logs(settings)
     plan = load_plan(context.repo, settings.max_future_ms)
     run_loop(run(settings, plan, sources or (), accept_loss=accept_loss, instance_id=instance_id))
+
+
+@app.command()
+def rollout(ctx: typer.Context, instance_id: InstanceId = None) -> None:
+    """Decide rollouts: compare the candidate with the champion, step by step."""
+    _end_when_told()
+    from streamsvc.agents.rollout_worker import run
+    from streamsvc.monitor.logs import configure_logs
+    from streamsvc.transport.app import run as run_loop
+
+    context = cli_context(ctx)
+    settings = context.settings
+    configure_logs(settings)
+    run_loop(run(settings, context.repo, instance_id))

@@ -6,11 +6,10 @@ at once. So evidence counts calls, and what requests saw counts requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamsvc.columns import F64, I64, Bools
 from streamsvc.models.histogram import Histogram
@@ -21,25 +20,32 @@ __all__ = ["Calls"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calls:
-    """Calls have shape (calls,), in the order of the served log."""
+    """n calls, in the order of the served log; arrays have shape (n,) but for `counts`."""
 
+    edges: Sequence[float]
+    """Cut points of the bins in which scores are counted, as in `Histogram`."""
+    at_ms: I64
+    """When a call was logged, in ms since 1970."""
     rows: I64
-    """Requests in each call."""
+    """Requests in it."""
     ms: F64
-    """Milliseconds that each call took, whatever came of it."""
+    """Milliseconds that it took, whatever came of it."""
     failed: Bools
     """Whether the model raised, answered nonsense or not in time."""
-    fallbacks: int
+    fallbacks: I64
     """Requests that something else than the model server answered."""
-    scores: Histogram
-    """Of the model's own answers."""
+    counts: I64
+    """(n, bins): the model's own answers."""
 
     @classmethod
-    def nothing(cls, scores: Histogram) -> Calls:
-        """No traffic; `scores` says in which bins its scores are counted."""
+    def nothing(cls, edges: Sequence[float]) -> Calls:
+        """No call."""
         none = np.zeros(0, np.int64)
-        empty = Histogram(scores.edges, [0] * len(scores.counts))
-        return cls(none, none.astype(np.float64), none.astype(np.bool_), 0, empty)
+        counts = np.zeros((0, len(edges) + 1), np.int64)
+        return cls(edges, none, none, none.astype(float), none.astype(bool), none, counts)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @property
     def requests(self) -> int:
@@ -47,38 +53,48 @@ class Calls:
         return int(self.rows.sum())
 
     @property
-    def failed_requests(self) -> int:
-        """Requests in calls that failed."""
-        return int(self.rows[self.failed].sum())
-
-    @property
     def error_share(self) -> float:
-        """Of the requests; 0 of none."""
-        return self.failed_requests / self.requests if self.requests else 0.0
+        """Share of the requests whose call failed; 0 of none."""
+        return float(self.rows[self.failed].sum() / self.requests) if self.requests else 0.0
 
     @property
     def fallback_share(self) -> float:
-        """Of the requests; 0 of none."""
-        return self.fallbacks / self.requests if self.requests else 0.0
+        """Share of the requests; 0 of none."""
+        return float(self.fallbacks.sum() / self.requests) if self.requests else 0.0
 
     @property
     def p99_ms(self) -> float:
         """What 99 per cent of the requests did not spend more than in the model; NaN of none."""
         return weighted_quantile(self.ms, self.rows, 0.99)
 
-    def slow_calls(self, limit_ms: float) -> int:
-        """Calls that took longer."""
-        return int(np.count_nonzero(self.ms > limit_ms))
+    @property
+    def scores(self) -> Histogram:
+        """Of the model's own answers in all calls."""
+        return Histogram(list(self.edges), self.counts.sum(axis=0).tolist())
 
-    @classmethod
-    def sum_of(cls, parts: Iterable[Calls], scores: Histogram) -> Calls:
-        """All of them together; `scores` has their bins."""
-        found = [cls.nothing(scores), *parts]
-        counts: NDArray[np.int64] = np.sum([part.scores.counts for part in found], axis=0)
-        return cls(
-            np.concatenate([part.rows for part in found]),
-            np.concatenate([part.ms for part in found]),
-            np.concatenate([part.failed for part in found]),
-            sum(part.fallbacks for part in found),
-            Histogram(scores.edges, counts.tolist(), sum(part.scores.missing for part in found)),
+    def since(self, ms: int) -> Calls:
+        """Those that were logged from then on."""
+        kept = self.at_ms >= ms
+        if kept.all():
+            return self
+        return Calls(
+            self.edges,
+            self.at_ms[kept],
+            self.rows[kept],
+            self.ms[kept],
+            self.failed[kept],
+            self.fallbacks[kept],
+            self.counts[kept],
+        )
+
+    def plus(self, later: Calls) -> Calls:
+        """These, and then those, which count in the same bins."""
+        return Calls(
+            self.edges,
+            np.concatenate([self.at_ms, later.at_ms]),
+            np.concatenate([self.rows, later.rows]),
+            np.concatenate([self.ms, later.ms]),
+            np.concatenate([self.failed, later.failed]),
+            np.concatenate([self.fallbacks, later.fallbacks]),
+            np.concatenate([self.counts, later.counts]),
         )

@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from streamsvc.columns import F64
+from streamsvc.columns import F64, Bools
 
-__all__ = ["MeanSequence", "boundary", "share_evidence"]
+__all__ = ["MeanSequence", "boundary", "share_evidence", "worst_run"]
 
 _RATES = 0.5 * 0.7 ** np.arange(18)
 """λ of the mixture. Each is best at one size of the variance process, about 2 log(1/α) / λ²; all of
@@ -103,3 +103,24 @@ def share_evidence(bad: int, n: int, allowed: float) -> float:
     shares = allowed + (1 - allowed) * _SHARES
     logs = bad * np.log(shares / allowed) + (n - bad) * np.log((1 - shares) / (1 - allowed))
     return float(np.exp(np.minimum(logs, 700.0)).mean())
+
+
+def worst_run(bad: Bools, allowed: float) -> tuple[int, int]:
+    """First and past-the-last of the consecutive trials that speak most against a share of at most
+    `allowed`; (0, 0) if none do.
+
+    Page's CUSUM of the likelihood ratios of `share_evidence`, so what was well before does not
+    excuse what goes wrong now. While the share is allowed, evidence of 1/α comes up once in 1/α
+    trials at most, on average (Lorden, "Procedures for reacting to a change in distribution",
+    1971).
+
+    >>> worst_run(np.array([False] * 100 + [True] * 4 + [False]), 0.1)
+    (100, 104)
+    """
+    shares = (allowed + (1 - allowed) * _SHARES)[:, None]
+    steps = np.where(bad, np.log(shares / allowed), np.log((1 - shares) / (1 - allowed)))
+    sums = np.concatenate([np.zeros((len(_SHARES), 1)), np.cumsum(steps, axis=1)], axis=1)
+    least = np.minimum.accumulate(sums, axis=1)
+    which, end = np.unravel_index(np.argmax(sums - least), sums.shape)
+    start = int(np.argmin(sums[which, : end + 1]))
+    return (start, int(end)) if end > start else (0, 0)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from streamsvc.columns import Bools
 from streamsvc.models.calls import Calls
-from streamsvc.models.confidence import share_evidence
+from streamsvc.models.confidence import share_evidence, worst_run
 from streamsvc.models.drift import psi, psi_noise
 from streamsvc.models.quality import Comparison
 from streamsvc.models.rollout_policy import Policy
@@ -23,8 +24,10 @@ __all__ = ["Evidence", "failed_checks", "held", "stops", "unproven"]
 _HOPELESS_SHARE = 0.1
 _BEYOND_DOUBT = 1e4
 """A candidate is stopped at once when the evidence that more than a tenth of its calls fail, or are
-slow, is as 10,000 to 1: five of five. Four batches are under way at a time, and one hiccup of a
+slow, is as 10,000 to 1: five in a row. Four batches are under way at a time, and one hiccup of a
 network or a machine may take all of them."""
+_MARGIN_MS = 500
+"""What befalls both need not be logged in the same instant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Evidence:
     """Of all labels since the rollout began."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Workers that cannot run the candidate, and why."""
+    recent: tuple[Calls, Calls] | None = None
+    """Calls of the champion and the candidate that reach back into earlier intervals, for runs of
+    calls that are slower than intervals; None for those of this one."""
 
 
 def stops(policy: Policy, evidence: Evidence) -> list[str]:
@@ -46,20 +52,19 @@ def stops(policy: Policy, evidence: Evidence) -> list[str]:
         f"worker {worker} cannot run it: {why.rstrip('.')}"
         for worker, why in sorted(evidence.refused.items())
     ]
-    champion, candidate = evidence.champion, evidence.candidate
-    failed = int(np.count_nonzero(candidate.failed))
-    if _beyond_doubt(failed, candidate, _share(int(np.count_nonzero(champion.failed)), champion)):
+    limit = _p99_limit(policy, evidence.champion)
+    champion, candidate = evidence.recent or (evidence.champion, evidence.candidate)
+    if run := _hopeless(candidate, candidate.failed, champion, champion.failed):
+        calls, bad, requests, beside = run
         found.append(
-            f"{failed:,} of its {len(candidate.rows):,} calls failed "
-            f"({candidate.failed_requests:,} requests; champion {champion.error_share:.1%})"
+            f"{bad:,} of {calls:,} calls in a row failed ({requests:,} requests), beside "
+            f"{beside:.0%} of the champion's"
         )
-    limit = _p99_limit(policy, champion)
-    slow = candidate.slow_calls(limit)
-    if _beyond_doubt(slow, candidate, _share(champion.slow_calls(limit), champion)):
+    if run := _hopeless(candidate, candidate.ms > limit, champion, champion.ms > limit):
+        calls, bad, requests, beside = run
         found.append(
-            f"{slow:,} of its {len(candidate.rows):,} calls took longer than {limit:.0f} ms "
-            f"(median {float(np.median(candidate.ms)):.0f} ms; champion's p99 "
-            f"{champion.p99_ms:.0f} ms)"
+            f"{bad:,} of {calls:,} calls in a row took longer than {limit:.0f} ms ({requests:,} "
+            f"requests), beside {beside:.0%} of the champion's"
         )
     found += [_told(each, policy) + ": it is worse" for each in evidence.quality if each.upper < 0]
     return found
@@ -138,13 +143,19 @@ def _p99_limit(policy: Policy, champion: Calls) -> float:
     return max(policy.p99_ms, policy.p99_ratio * beside)
 
 
-def _share(calls: int, traffic: Calls) -> float:
-    return calls / len(traffic.rows) if len(traffic.rows) else 0.0
-
-
-def _beyond_doubt(bad: int, candidate: Calls, beside: float) -> bool:
-    """Whether so many bad calls are more than a tenth above the champion's share of them."""
-    allowed = _HOPELESS_SHARE + beside
-    if allowed >= 1:
-        return False
-    return share_evidence(bad, len(candidate.rows), allowed) >= _BEYOND_DOUBT
+def _hopeless(
+    candidate: Calls, bad: Bools, champion: Calls, champion_bad: Bools
+) -> tuple[int, int, int, float] | None:
+    """A run of calls that show beyond doubt that more than a tenth are bad, beyond the share of the
+    champion's in the same time: calls, bad ones, requests in these, the champion's share."""
+    start, end = worst_run(bad, _HOPELESS_SHARE)
+    if start == end:
+        return None
+    since, until = candidate.at_ms[start] - _MARGIN_MS, candidate.at_ms[end - 1] + _MARGIN_MS
+    meanwhile = champion_bad[(champion.at_ms >= since) & (champion.at_ms <= until)]
+    beside = float(meanwhile.mean()) if len(meanwhile) else 0.0
+    allowed, count = _HOPELESS_SHARE + beside, int(np.count_nonzero(bad[start:end]))
+    if allowed >= 1 or share_evidence(count, end - start, allowed) < _BEYOND_DOUBT:
+        return None
+    requests = int(candidate.rows[start:end][bad[start:end]].sum())
+    return end - start, count, requests, beside

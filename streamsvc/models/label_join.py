@@ -83,18 +83,26 @@ class LabelJoin:
         self._served = _no_served()
         """Sorted by id, each once."""
         self._labelled: Bools = np.zeros(0, np.bool_)
+        self._new: list[Served] = []
+        """Not among them yet: they are merged when labels come to be joined."""
         self._waiting = _no_labels()
         self._newest_ms = -(2**62)
         self.counts = JoinCounts()
 
     def __len__(self) -> int:
+        self._merge()
         return len(self._served.id)
 
     def add_served(self, served: Served) -> None:
         """Further requests. A score of one that is known is added to it, unless it has one."""
-        if not len(served.id):
+        if len(served.id):
+            self._new.append(served)
+
+    def _merge(self) -> None:
+        if not self._new:
             return
-        new = _merged(served)
+        new = _merged(_concatenated(self._new))
+        self._new = []
         held = self._served
         at = np.searchsorted(held.id, new.id)
         known = at < len(held.id)
@@ -124,6 +132,7 @@ class LabelJoin:
 
     def join(self, served_until_ms: int) -> Labelled:
         """Labels with their requests, now that all that was served until then has been added."""
+        self._merge()
         ripe = self._waiting.arrived_ms + _PATIENCE_MS <= served_until_ms
         labels, self._waiting = _rows(self._waiting, ripe), _rows(self._waiting, ~ripe)
         row = self._by_key(labels) if self._by_id else self._as_of(labels)
@@ -195,6 +204,12 @@ def hashed(columns: Sequence[NDArray[np.generic]]) -> U64:
     for column in columns:
         word = word * np.uint64(0x9E3779B97F4A7C15) + pd.util.hash_array(column, categorize=False)
     return word
+
+
+def _concatenated(parts: Sequence[Served]) -> Served:
+    return Served(
+        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Served))
+    )
 
 
 def _merged(served: Served) -> Served:

@@ -61,8 +61,11 @@ def decide(
     if reasons := stops(policy, evidence):
         return Decision("undo", f"{name} is stopped: {'; '.join(reasons)}.", standing)
     over_s = (now_ms - standing.since_ms) / 1e3
-    if over_s < policy.interval_s or candidate.mode == "arm":
+    if over_s < policy.interval_s:
         return Decision("wait", f"{name}: {over_s:.0f} s of {policy.interval_s:g} s.", standing)
+    if candidate.mode == "arm":
+        begun = Standing(now_ms, standing.failures, standing.passed)
+        return Decision("wait", f"{name} stays at {candidate.weight:g} %.", begun)
     requests = evidence.candidate.requests
     if requests < policy.min_requests:
         needed = f"{policy.min_requests:,} needed"

@@ -18,7 +18,7 @@ import msgspec
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.quality import BINARY, Metric
 
-__all__ = ["Policy", "policy_of", "read_policy"]
+__all__ = ["Policy", "fields_of", "policy_of", "read_policy"]
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +105,12 @@ def read_policy(path: Path | None, options: Mapping[str, str]) -> Policy:
             words = [word.strip() for word in text.split(",") if word.strip()]
             values[name] = None if text in {"none", "null"} else words
     return policy_of(values, "" if path is None else f" {path}")
+
+
+def fields_of(policy: Policy) -> dict[str, Any]:
+    """Its fields as a revision carries them: what JSON gives back, lists for tuples."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(policy))
+    return found
 
 
 def policy_of(values: Mapping[str, Any], where: str = "") -> Policy:

@@ -23,6 +23,7 @@ __all__ = [
     "ArchiveMetrics",
     "FeatureMetrics",
     "ParityMetrics",
+    "RolloutMetrics",
     "ScoringMetrics",
     "serve_metrics",
 ]
@@ -203,6 +204,34 @@ class ArchiveMetrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"streamsvc_{name}", text, labels, registry=self.registry)
+
+
+class RolloutMetrics:
+    """What a rollout worker decided, and on what."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.decisions = Counter(
+            "streamsvc_rollout_decisions",
+            "Decisions about a rollout",
+            ["service", "decision"],
+            registry=self.registry,
+        )
+        self.weight = self._gauge(
+            "rollout_weight", "Per cent of the entities that are the candidate's", "service"
+        )
+        self.failures = self._gauge(
+            "rollout_failed_checks", "Checks that the running rollout has failed", "service"
+        )
+        self.labels = self._gauge(
+            "rollout_labels",
+            "Labels since the running rollout began, by what became of them",
+            "service",
+            "outcome",
+        )
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"streamsvc_{name}", text, labels, registry=self.registry)
 
 
 class ParityMetrics:

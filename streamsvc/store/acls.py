@@ -28,7 +28,7 @@ WORK: dict[StoreRole, str] = {
     "scoring": "streamsvc worker scoring, and whoever only reads features",
     "operator": "feast apply, materialize and push; streamsvc store rebuild and backfill",
 }
-"""Role -> what its user runs. Archive workers need no store."""
+"""Role -> what its user runs. Archive and rollout workers need no store."""
 
 _WRITE = ("mget", "mset", "set", "evalsha", "eval", "getrange", "unlink", "scan")
 _COMMANDS: dict[StoreRole, tuple[str, ...]] = {

@@ -50,6 +50,19 @@ def test_a_scoring_worker_reads_requests_and_sees_events():
     }
 
 
+def test_a_rollout_worker_reads_what_was_served_and_what_happened():
+    service = PLAN.services[0]
+    route = replace(service.route, labels="outcomes", label_field="bad")
+    found = allowed("rollout", replace(PLAN, services=(replace(service, route=route),)))
+    assert found == {
+        ("topic", f"served.{service.name}"): {"Read"},
+        ("topic", "outcomes"): {"Read"},
+        ("topic", f"eu.streamsvc.{PLAN.project}.rollout"): {"Read", "Write"},
+        ("group", f"eu.streamsvc.{PLAN.project}.rollout"): {"Read"},
+    }
+    assert allowed("rollout", replace(PLAN, services=())) == {}
+
+
 def test_dead_letters_of_an_event_topic_are_the_feature_workers():
     service = PLAN.services[0]
     route = replace(service.route, requests="payments")

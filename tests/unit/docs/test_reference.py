@@ -18,12 +18,13 @@ from streamsvc.monitor.metrics import (
     ArchiveMetrics,
     FeatureMetrics,
     ParityMetrics,
+    RolloutMetrics,
     ScoringMetrics,
 )
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
-Metrics = FeatureMetrics | ScoringMetrics | ArchiveMetrics | ParityMetrics
+Metrics = FeatureMetrics | ScoringMetrics | ArchiveMetrics | ParityMetrics | RolloutMetrics
 ROW = re.compile(r"^\| `(streamsvc_\w+)` \| (\w+) \|([^|]*)\| (.+) \|$", re.M)
 
 
@@ -51,6 +52,7 @@ def in_code(
         ("Feature worker", FeatureMetrics()),
         ("Scoring worker", ScoringMetrics()),
         ("Archive worker", ArchiveMetrics()),
+        ("Rollout worker", RolloutMetrics()),
         ("Parity", ParityMetrics()),
     ],
 )

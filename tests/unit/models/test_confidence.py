@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamsvc.models.confidence import MeanSequence, boundary, share_evidence
+from streamsvc.models.confidence import MeanSequence, boundary, share_evidence, worst_run
 
 values = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 
@@ -76,3 +76,24 @@ def test_evidence_against_a_share_is_seldom_great_while_it_holds() -> None:
 def test_nothing_seen_says_nothing() -> None:
     assert MeanSequence().interval(0.05) == (0.0, 1.0)
     assert share_evidence(0, 0, 0.1) == 1.0
+
+
+@given(st.lists(st.booleans(), max_size=40), st.sampled_from([0.05, 0.1, 0.3]))
+def test_the_worst_run_is_that_of_all_runs(trials: list[bool], allowed: float) -> None:
+    """Against every run there is, tried one by one; the greatest ratio of any one alternative."""
+    bad = np.array(trials, bool)
+    shares = [allowed + (1 - allowed) * q for q in (0.25, 0.5, 0.75, 0.99)]
+
+    def ratio(start: int, end: int) -> float:
+        k, n = sum(trials[start:end]), end - start
+        return max(
+            k * np.log(q / allowed) + (n - k) * np.log((1 - q) / (1 - allowed)) for q in shares
+        )
+
+    runs = [(i, j) for i in range(len(trials)) for j in range(i + 1, len(trials) + 1)]
+    best = max((ratio(*run) for run in runs), default=0.0)
+    found = worst_run(bad, allowed)
+    if best <= 0:
+        assert found == (0, 0)
+    else:
+        assert ratio(*found) == pytest.approx(best)

@@ -25,13 +25,15 @@ def traffic(
     fallbacks: int | None = None,
     scores: tuple[int, ...] = (1, 1, 1, 1),
 ) -> Calls:
-    counts = [rows * calls * share // sum(scores) for share in scores]
+    given = failed * rows if fallbacks is None else fallbacks
     return Calls(
+        edges=BINS.edges,
+        at_ms=START + 100 * np.arange(calls),
         rows=np.full(calls, rows),
         ms=np.full(calls, ms),
         failed=np.arange(calls) < failed,
-        fallbacks=failed * rows if fallbacks is None else fallbacks,
-        scores=Histogram(BINS.edges, counts),
+        fallbacks=np.full(calls, given / calls if calls else 0),
+        counts=np.tile([rows * share / sum(scores) for share in scores], (calls, 1)),
     )
 
 
@@ -86,8 +88,14 @@ def test_a_good_candidate_grows_and_is_promoted() -> None:
 @pytest.mark.parametrize(
     ("candidate", "says"),
     [
-        (traffic(calls=5, rows=1, failed=5), "5 of its 5 calls failed (5 requests; champion 0.0%)"),
-        (traffic(calls=5, rows=1, ms=200), "5 of its 5 calls took longer than 100 ms (median 200"),
+        (
+            traffic(calls=5, rows=1, failed=5),
+            "5 of 5 calls in a row failed (5 requests), beside 0% of",
+        ),
+        (
+            traffic(calls=5, rows=1, ms=200),
+            "5 of 5 calls in a row took longer than 100 ms (5 requests)",
+        ),
     ],
     ids=["raises", "slow"],
 )
@@ -101,6 +109,20 @@ def test_the_unmistakable_stops_within_five_calls_and_before_any_interval(candid
 def test_a_hiccup_of_all_batches_under_way_is_no_reason(calls: int) -> None:
     assert judged(traffic(calls=calls, failed=calls), after_s=0.2).kind == "wait"
     assert judged(traffic(calls=calls, ms=500), after_s=0.2).kind == "wait"
+
+
+def test_a_good_past_excuses_nothing_and_a_hiccup_of_both_does() -> None:
+    """An hour of good calls, then five that fail: unless the champion's fail at the same time."""
+    candidate = traffic(calls=36_000)
+    candidate.failed[-5:] = True
+    found = judged(candidate, traffic(calls=36_000), after_s=1)
+    assert (found.kind, "5 of 5 calls in a row failed" in found.why) == ("undo", True)
+    both = traffic(calls=36_000)
+    both.failed[-6:] = True
+    assert judged(candidate, both, after_s=1).kind == "wait"
+    earlier = traffic(calls=36_000)
+    earlier.failed[:6] = True
+    assert judged(candidate, earlier, after_s=1).kind == "undo"
 
 
 def test_what_befalls_the_champion_too_is_not_the_candidates_fault() -> None:
