@@ -199,7 +199,7 @@ async def test_a_version_that_cannot_run_never_takes_traffic(rolled):
         publish(w.repository, msgspec.structs.replace(w.card, version=5, golden=golden), w.booster)
         corrupt = publish(w.repository, msgspec.structs.replace(w.card, version=6), w.booster)
         (corrupt / "xgboost.ubj").write_bytes(w.booster[: len(w.booster) // 2])
-        for version, told in ((5, "golden"), (6, "cannot be read"), (7, "model.json is missing")):
+        for version, told in ((5, "golden"), (6, "is damaged"), (7, "model.json is missing")):
             _, (said,) = await w.change(canary(50, version))
             assert told in said.refused, said.refused
             assert (said.champion, said.candidate) == (3, None)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamsvc.models.calls import Calls
@@ -52,7 +52,10 @@ def judged(
     standing: Standing | None = None,
     **more,
 ):
-    evidence = Evidence(champion or traffic(), candidate or traffic(), **more)
+    # Calls without any are as good as None to `or`.
+    champion = traffic() if champion is None else champion
+    candidate = traffic() if candidate is None else candidate
+    evidence = Evidence(champion, candidate, **more)
     return decide(
         revision(mode, weight),
         policy or Policy(),
@@ -217,6 +220,7 @@ traffics = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(
     candidate=traffics,
     champion=traffics,
