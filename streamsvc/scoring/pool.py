@@ -7,7 +7,6 @@ given to the next in what is left of its time. See docs/decisions/086-one-breake
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from streamsvc.errors import UnavailableError
@@ -50,8 +49,9 @@ class Pool:
         raise UnavailableError(f"No server of {self.name} is asked for now: all failed repeatedly")
 
     async def prove(self, *, strict: bool = False) -> None:
-        """Ask all of them to get ready, side by side; see `Endpoint.prove`."""
-        await asyncio.gather(*(each.prove(strict=strict) for each in self._endpoints))
+        """Ask all of them to get ready, one after the other; see `Endpoint.prove`."""
+        for endpoint in self._endpoints:
+            await endpoint.prove(strict=strict)
 
     async def close(self) -> None:
         """Close every one."""
