@@ -171,7 +171,7 @@ async def test_a_model_that_no_longer_fits_is_refused_until_there_is_another(w, 
         await w.asks(30, 1)
         features = [str(f) for f in w.service.features if str(f) != "ratios:ratio"]
         w.applied.apply(w.changed(threshold=-1.0, features=features))
-        await w.until_said(capsys, "which the FeatureService no longer has")
+        await w.until_said(capsys, "ratios:ratio is missing")
         found = await w.asks(60, 2)
         assert {r["decision"] for r in found} == {True, False}
         assert not task.done()
