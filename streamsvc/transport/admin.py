@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -26,6 +27,7 @@ from streamsvc.transport.kafka_faults import not_allowed, unanswered, why_refuse
 __all__ = ["Admin", "TopicSpec", "TopicState"]
 
 TIMEOUT_S = 30.0
+STABLE_S = 10.0
 PENDING_S = 90.0  # Kafka looks for transactions whose time is over every ten seconds
 KNOWN_EVERYWHERE_S = 10.0
 _LOOK_S = 0.2
@@ -71,6 +73,7 @@ _NO_LEADER = {
 }
 
 
+_UNSTABLE = {KafkaError._TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT}
 _IN_USE = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP}
 
 
@@ -269,21 +272,42 @@ class Admin:
         change an offset.
         """
         asked = [TopicPartition(topic, p) for p in range(self.partitions(topic))]
-        request = [ConsumerGroupTopicPartitions(group, asked)]
-        answer = self._client.list_consumer_group_offsets(
-            request, require_stable=True, request_timeout=TIMEOUT_S
-        )
-        found = self._result(topic, answer[group])
-        if any(tp.error is not None for tp in found.topic_partitions):
+        found = self._committed(group, topic, asked)
+        if found is None or any(tp.error is not None for tp in found):
             raise _PendingError(
                 f"A transaction of group {group} on {topic!r} stays open. `kafka-transactions.sh "
                 "find-hanging` and `abort` end one that Kafka does not end by itself."
             )
-        return {
-            tp.partition: (tp.offset, tp.metadata or "")
-            for tp in found.topic_partitions
-            if tp.offset >= 0
-        }
+        return {tp.partition: (tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}
+
+    def _committed(
+        self, group: str, topic: str, asked: list[TopicPartition]
+    ) -> list[TopicPartition] | None:
+        """What a group has committed; None if it is not stable in time.
+
+        By a consumer, which never joins. The admin client's own request for it follows a null
+        pointer when the broker is no coordinator of the group yet, or no more: librdkafka 2.16,
+        `rd_kafka_handle_OffsetFetch` has the consumer group look for the coordinator, and an admin
+        client has none.
+        """
+        client = Consumer(
+            {
+                **librdkafka_config(self._settings),
+                "group.id": group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }
+        )
+        future: Future[list[TopicPartition]] = Future()
+        try:
+            future.set_result(client.committed(asked, timeout=STABLE_S))
+        except KafkaException as error:
+            if error.args[0].code() in _UNSTABLE:
+                return None
+            future.set_exception(error)
+        finally:
+            client.close()
+        return self._result(topic, future)
 
     def begin(self, group: str, topic: str, offsets: Mapping[int, int]) -> bool:
         """Commit where a group goes on (partition -> offset); False if a consumer is in it."""
