@@ -13,6 +13,7 @@ from streamsvc.definitions.plan import Plan, Service
 from streamsvc.errors import StreamsvcError
 from streamsvc.events.decode import Decoder
 from streamsvc.models.artifact import load_card
+from streamsvc.models.compatibility import check_judgeable
 from streamsvc.models.gates import Evidence
 from streamsvc.models.rollout import Revision
 from streamsvc.models.rollout_policy import Policy
@@ -42,6 +43,7 @@ def open_evidence(
     """
     assert service.route is not None
     champion = load_card(settings.model_repository / service.route.model / str(revision.champion))
+    check_judgeable(champion, service.route, policy.metrics)
     # Entities are those of the champion's features, whoever is tried beside it.
     fields = service_inputs(plan, service, champion.features).entity_fields
     return RolloutEvidence(service.route, fields, revision, policy, champion.score)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
 from faust.types import TP
 
+from streamsvc.agents.alias_following import AliasFollowing
+from streamsvc.agents.reconciling import Reconciling
 from streamsvc.agents.rollout_reading import RolloutReading, open_evidence
 from streamsvc.agents.rollouts import add_chunk, append_revision, write_progress
 from streamsvc.agents.topic_plan import rollout_topic, rollout_topics, specs
 from streamsvc.definitions.plan import Plan
 from streamsvc.definitions.registry import load_plan
 from streamsvc.errors import ConfigurationError, StreamsvcError
+from streamsvc.models.registry import Registry
 from streamsvc.models.rollout import Revision, Words, promote, undo, weigh
 from streamsvc.models.rollout_decision import Decision, Standing, decide
 from streamsvc.models.rollout_log import Progress, RolloutLog
@@ -33,6 +37,7 @@ from streamsvc.settings import Settings
 from streamsvc.state.topics import worker_group
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.app import create_app, serve
+from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.chunks import chunk_topic, chunks
 
 __all__ = ["CONTROLLER", "RolloutWorker", "run", "run_rollouts"]
@@ -42,6 +47,7 @@ log = structlog.get_logger(__name__)
 CONTROLLER = "streamsvc worker rollout"
 """Who makes its changes, as the history tells."""
 LOOK_S = 0.25
+OpenRegistry: TypeAlias = Callable[[], Registry | None]
 
 
 @dataclass(slots=True)
@@ -68,15 +74,20 @@ class RolloutWorker:
         plan: Plan,
         metrics: RolloutMetrics,
         instance_id: str | None = None,
+        open_registry: OpenRegistry = lambda: None,
     ) -> None:
-        """`settings.model_repository` is absolute."""
+        """`settings.model_repository` is absolute. `open_registry` gives the registry of models
+        whose aliases follow, None where there is none."""
         self._settings = settings
         self._plan = plan
         self._services = {s.name: s for s in plan.services if s.route is not None}
         self._metrics = metrics
+        self._open_registry = open_registry
         self._topic = rollout_topic(settings, plan.project)
         self._log = RolloutLog()
         self._mine = False
+        self._known_from = 0
+        """Offset from which on the log says what holds: before that it tells of the past."""
         self._watched: dict[str, _Watched] = {}
         self._refused: dict[str, str] = {}
         """Service -> why its rollout cannot be watched, as last logged."""
@@ -88,17 +99,21 @@ class RolloutWorker:
         app = self.app
 
         async def resume_from(assignment: frozenset[Any]) -> Mapping[Any, int]:
+            self._mine = False
             await self._let_go()
-            self._mine = bool(assignment)
-            starts = await asyncio.to_thread(Admin(self._settings).start_offsets, self._topic.name)
+            admin, topic = Admin(self._settings), self._topic.name
+            starts = await asyncio.to_thread(admin.start_offsets, topic)
+            ends = await asyncio.to_thread(admin.end_offsets, topic)
             self._log = RolloutLog()
-            return {TP(self._topic.name, tp.partition): starts[tp.partition] for tp in assignment}
+            self._log.position, self._known_from = starts[0], ends[0]
+            self._mine = bool(assignment)
+            return {TP(topic, tp.partition): starts[tp.partition] for tp in assignment}
 
         app.resume_from = resume_from
 
         async def consume(stream: Any) -> None:
             async for delivery in chunks(stream):
-                add_chunk(self._log, delivery.chunk)
+                self.take(delivery.chunk)
                 delivery.ack()
 
         app.agent(chunk_topic(app, self._topic.name), name="rollouts")(consume)
@@ -110,16 +125,37 @@ class RolloutWorker:
         @app.on_before_shutdown.connect
         async def stop(_app: Any, **_: Any) -> None:
             self._mine = False
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
             await self._let_go()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker decides: the topic is its own, and read to where it ended then. Old
+        revisions that it meets on the way there are nobody's to decide any more."""
+        return self._mine and self._log.position >= self._known_from
+
+    def said(self) -> RolloutLog | None:
+        """What the rollout topic says, if this worker leads."""
+        return self._log if self.leads else None
+
+    def take(self, chunk: Chunk) -> None:
+        """Read a chunk of the rollout topic."""
+        add_chunk(self._log, chunk)
 
     async def start(self) -> None:
         """Begin to look; needs a running event loop."""
         topics = specs(rollout_topics(self._settings, self._plan))
         await asyncio.to_thread(Admin(self._settings).ensure, topics)
-        self._looking = asyncio.create_task(self._look_on())
-        self._looking.add_done_callback(self._ended)
+        models = {s.name: s.route.model for s in self._services.values() if s.route is not None}
+        aliases = AliasFollowing(models, self._open_registry, self.said, self._metrics)
+        self._tasks = [asyncio.create_task(self._look_on()), asyncio.create_task(aliases.run())]
+        if self._settings.model_server == "triton":
+            reconciling = Reconciling(self._settings, self._plan, self.said, self._metrics)
+            self._tasks.append(asyncio.create_task(reconciling.run()))
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -139,7 +175,7 @@ class RolloutWorker:
 
     async def _look(self, service: str, now_ms: int) -> None:
         """Take a service's next step, if it is due."""
-        revision = self._log.current(service) if self._mine else None
+        revision = self._log.current(service) if self.leads else None
         if revision is None or not self._decides(revision):
             await self._forget(service)
             return
@@ -244,6 +280,10 @@ class RolloutWorker:
     async def _forget(self, service: str) -> None:
         watched = self._watched.pop(service, None)
         if watched is not None:
+            self._metrics.weight.labels(service).set(0)
+            self._metrics.failures.labels(service).set(0)
+            for outcome in watched.reading.counts:
+                self._metrics.labels.labels(service, outcome).set(0)
             await watched.reading.close()
 
     async def _let_go(self) -> None:
@@ -257,7 +297,13 @@ async def run(settings: Settings, repo: Path, instance_id: str | None = None) ->
     Raises what stopped it: ConfigurationError or UnavailableError.
     """
     plan = load_plan(repo, settings.max_future_ms)
-    await run_rollouts(settings, plan, repo / settings.model_repository, instance_id)
+    await run_rollouts(
+        settings,
+        plan,
+        repo / settings.model_repository,
+        instance_id,
+        open_registry=partial(Registry.open_existing, settings, repo),
+    )
 
 
 async def run_rollouts(
@@ -266,6 +312,7 @@ async def run_rollouts(
     model_repository: Path,
     instance_id: str | None = None,
     stop: asyncio.Event | None = None,
+    open_registry: OpenRegistry = lambda: None,
 ) -> None:
     """As `run`, for a plan that is at hand; ends when `stop` is set, too."""
     if not any(service.route is not None for service in plan.services):
@@ -276,7 +323,7 @@ async def run_rollouts(
     metrics = RolloutMetrics()
     port = serve_metrics(metrics.registry, settings.metrics_port)
     chosen = settings.model_copy(update={"model_repository": model_repository})
-    worker = RolloutWorker(chosen, plan, metrics, instance_id)
+    worker = RolloutWorker(chosen, plan, metrics, instance_id, open_registry)
     await worker.start()
     log.info("rollout_worker_started", metrics_port=port)
     await serve(worker.app, stop)

@@ -26,6 +26,7 @@ from streamsvc.settings import Settings
 from streamsvc.state.topics import worker_group
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.chunk import Chunk
+from streamsvc.transport.groups import Groups
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, follow, read_to_end
 
@@ -96,7 +97,7 @@ def standing(log: RolloutLog, service: str, model_dir: Path) -> Revision:
 def live_workers(settings: Settings, project: str, service: str) -> frozenset[str]:
     """Names of the scoring workers of a service that its consumer group knows. Blocking."""
     group = worker_group(settings.topic_prefix, project, "scoring", service)
-    return frozenset(Admin(settings).members(group))
+    return frozenset(Groups(Admin(settings)).members(group))
 
 
 async def acknowledged(

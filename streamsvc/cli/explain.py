@@ -84,11 +84,14 @@ def _head(found: Explanation) -> list[RenderableType]:
 
     at = datetime.fromtimestamp(found.request_time_ms / 1e3, UTC)
     entity = " ".join(f"{key}={value}" for key, value in found.entity.items())
-    answer = "yes" if found.decision else "no"
+    answer = f"{'yes' if found.decision else 'no'} (threshold {found.threshold:g})"
+    if found.scores is not None:
+        each = ", ".join(f"{name} {score:.6f}" for name, score in found.scores.items())
+        answer = f"class {found.decision} ({each})"
     by = "the model server" if found.fallback is None else f"fallback {found.fallback}"
     lines = [
         f"{entity}  {at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
-        f"score {found.score:.6f}, {answer} (threshold {found.threshold:g})",
+        f"score {found.score:.6f}, {answer}",
         f"{found.model} v{found.model_version}, {found.variant}, answered by {by}",
         f"stale {found.stale_ms} ms, ahead {found.ahead_ms} ms",
     ]

@@ -18,6 +18,7 @@ def load_into_triton(context: CliContext, card: ModelCard) -> tuple[bool, str]:
     """
     from streamsvc.models.golden import check_golden
     from streamsvc.models.triton_control import TritonControl
+    from streamsvc.models.triton_repository import configuring
 
     if context.settings.model_server == "in-process":
         return False, "The scoring worker runs the model itself: model_server is in-process."
@@ -25,7 +26,8 @@ def load_into_triton(context: CliContext, card: ModelCard) -> tuple[bool, str]:
         where = f"Triton at {triton.url}"
         if not triton.is_live():
             return False, f"{where} is not there, so nothing was loaded: `streamsvc up` starts it."
-        triton.load(card.model)
+        with configuring(context.repo / context.settings.model_repository):
+            triton.load(card.model)
         worst = check_golden(card, triton.predictor(card.model, card.version), where)
     rows = len(card.golden.outputs)
     return True, f"{where} serves it: {rows} golden vectors agree within {worst:.1g}."

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from streamsvc.cli.context import CliContext, cli_context
+from streamsvc.cli.context import cli_context
 from streamsvc.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from streamsvc.definitions.plan import Plan
 
 __all__ = ["reconcile"]
 
@@ -31,8 +27,11 @@ def reconcile(
     any more; its files stay.
     """
     context = cli_context(ctx)
+    import asyncio
     import time
 
+    from streamsvc.agents.reconciling import wanted_of
+    from streamsvc.agents.rollouts import read_rollouts
     from streamsvc.definitions.registry import load_plan
     from streamsvc.models.reconciler import Reconciler
     from streamsvc.models.triton_control import TritonControl
@@ -43,7 +42,8 @@ def reconcile(
         reconciler = Reconciler(triton, repository)
         while True:
             try:
-                changes = reconciler.reconcile(_wanted(context, plan, repository))
+                said = asyncio.run(read_rollouts(context.settings, plan.project))
+                changes = reconciler.reconcile(wanted_of(plan, repository, said))
             except UnavailableError as error:
                 if watch is None:
                     raise
@@ -64,24 +64,3 @@ def reconcile(
             time.sleep(watch)
     if any(change.action == "refused" for change in changes):
         raise typer.Exit(1)
-
-
-def _wanted(context: CliContext, plan: Plan, repository: Path) -> dict[str, frozenset[int]]:
-    """Model -> the versions that the services of this repo need."""
-    import asyncio
-    import time
-
-    from streamsvc.agents.rollouts import read_rollouts
-    from streamsvc.models.artifact import served_versions
-    from streamsvc.models.reconciler import wanted_versions
-
-    log = asyncio.run(read_rollouts(context.settings, plan.project))
-    now_ms = int(time.time() * 1_000)
-    services: dict[str, list[str]] = {}
-    for service in plan.services:
-        if service.route is not None:
-            services.setdefault(service.route.model, []).append(service.name)
-    return {
-        model: wanted_versions(model, names, served_versions(repository / model), log, now_ms)
-        for model, names in services.items()
-    }

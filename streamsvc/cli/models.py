@@ -100,7 +100,7 @@ def delete(
     Its number is not given again.
     """
     context = cli_context(ctx)
-    from streamsvc.models.triton_repository import configured_versions, remove, serve
+    from streamsvc.models.triton_repository import configured_versions, configuring, remove, serve
 
     registry = _registry(context)
     number = registry.resolve(model, version)
@@ -110,9 +110,10 @@ def delete(
             f"{model} version {number} is the champion: make another one champion, or add --force."
         )
     repository = context.repo / context.settings.model_repository
-    left = [v for v in configured_versions(repository / model) if v != number]
-    serve(repository, model, left)
-    unloaded = _reload(context, model, left)
+    with configuring(repository):
+        left = [v for v in configured_versions(repository / model) if v != number]
+        serve(repository, model, left)
+        unloaded = _reload(context, model, left)
     remove(repository, model, number)
     registry.delete(model, number)
     if json:

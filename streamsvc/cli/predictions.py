@@ -113,10 +113,11 @@ def _line(value: bytes) -> Text:
         record: dict[str, Any] = msgspec.json.decode(value)
         at = datetime.fromtimestamp(record["request_time_ms"] / 1e3, UTC)
         entity = " ".join(f"{k}={v}" for k, v in record["entity"].items())
-        yes = bool(record["decision"])
+        decision = record["decision"]
+        yes = bool(decision)
         line = Text(f"{at:%Y-%m-%d %H:%M:%S}  ", style="dim")
         line.append(f"{record['score']:.4f} ", style="bold red" if yes else "bold green")
-        line.append("yes" if yes else "no ")
+        line.append(decision if isinstance(decision, str) else "yes" if yes else "no ")
         line.append(f"  {entity}  ", style="default")
         line.append(f"{record['model']} v{record['model_version']}", style="dim")
         for name in ("stale_ms", "ahead_ms", "fallback"):

@@ -49,7 +49,7 @@ class Rollout:
         self.plan = load_plan(context.repo, context.settings.max_future_ms)
         (found,) = routed_services(self.plan, [service])
         assert found.route is not None
-        self.model = found.route.model
+        self.route, self.model = found.route, found.route.model
         self.model_dir: Path = context.repo / context.settings.model_repository / self.model
         self.log: RolloutLog = asyncio.run(read_rollouts(context.settings, self.plan.project))
 
@@ -80,6 +80,7 @@ class Rollout:
         settings, project = self.context.settings, self.plan.project
         before = self.now
         after = change(before)
+        self._make_ready(set(after.versions) - set(before.versions))
         workers = self.workers
 
         async def append() -> dict[str, Applied]:
@@ -94,6 +95,7 @@ class Rollout:
             )
         else:
             _print_change(self.context, before, after, workers, said)
+        self._tell_registry(after)
         refused = {w: a.refused for w, a in said.items() if a.refused is not None}
         if refused:
             worker, why = min(refused.items())
@@ -106,6 +108,37 @@ class Rollout:
                 f"{', '.join(sorted(workers - said.keys()))}: no word within {PATIENCE_S:g} s. "
                 f"`streamsvc rollout status {self.service}` tells later ones."
             )
+
+    def _make_ready(self, versions: set[int]) -> None:
+        """Have Triton load these; it may have been told to unload them since they were published.
+
+        Without it, workers answer for them. Raises CheckFailedError where it cannot run one.
+        """
+        from streamsvc.errors import UnavailableError
+        from streamsvc.models.reconciler import make_ready
+
+        try:
+            make_ready(self.context.settings, self.model_dir.parent, self.model, versions)
+        except UnavailableError as error:
+            self._warn(f"{error}. Until then workers run the model themselves.")
+
+    def _warn(self, text: str) -> None:
+        self.context.error_console.print(text, style="yellow", highlight=False, soft_wrap=True)
+
+    def _tell_registry(self, after: Revision) -> None:
+        """Move the aliases in the registry of models, if there is one; a rollout does not wait for
+        one that is away, and a rollout worker tells it later."""
+        from streamsvc.errors import StreamsvcError
+        from streamsvc.models.aliases import follow
+        from streamsvc.models.registry import Registry
+
+        try:
+            registry = Registry.open_existing(self.context.settings, self.context.repo)
+            if registry is not None:
+                held = self.log.revisions.get(self.service, [])
+                follow(registry, self.model, [*held, after])
+        except StreamsvcError as error:
+            self._warn(f"The aliases in the registry of models stay as they were: {error}")
 
 
 def words(why: str) -> Words:

@@ -70,6 +70,7 @@ def start(
     from streamsvc.cli.rollout import Rollout, words
     from streamsvc.errors import ConfigurationError
     from streamsvc.models.artifact import load_card
+    from streamsvc.models.compatibility import check_judgeable
     from streamsvc.models.rollout import Candidate
     from streamsvc.models.rollout import start as started
     from streamsvc.models.rollout_policy import fields_of, read_policy
@@ -82,7 +83,9 @@ def start(
     how = _mode(mode or ("shadow" if chosen.shadow_checks else "canary"))
     share = weight if weight is not None else 100.0 if how == "shadow" else chosen.step_weight
     rollout = Rollout(context, service)
-    load_card(rollout.model_dir / str(model))
+    card = load_card(rollout.model_dir / str(model))
+    if not by_hand:
+        check_judgeable(card, rollout.route, chosen.metrics)
     candidate, salt = Candidate(model, how, share), secrets.token_hex(4)
     decided_by = None if by_hand else fields_of(chosen)
     rollout.change(

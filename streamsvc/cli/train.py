@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,6 +55,14 @@ def train(
             "from history. Labels may name a prediction_id in place of the entity.",
         ),
     ] = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", help="Boost on a GPU; auto does if there is one."),
+    ] = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="Boost on the workers of a Dask cluster, tcp://…"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a model on point-in-time features, publish it, and load it into Triton.
@@ -74,6 +82,7 @@ def train(
     hide_from_apply(context.repo, Path(DATA_DIR), context.settings.model_repository)
     repository = context.repo / context.settings.model_repository
     job = _job(context, service, labels, label_column, model, until, test_from)
+    job = _placed(job, device, scheduler)
     # First, because a registry that is away should not cost a training.
     registry = Registry.open(context.settings, context.repo)
     trained = (
@@ -125,6 +134,24 @@ def _job(
     )
 
 
+def _placed(
+    job: TrainingJob, device: Literal["auto", "cpu", "cuda"], scheduler: str | None
+) -> TrainingJob:
+    """The job with where it is to be boosted."""
+    from dataclasses import replace
+
+    from streamsvc.errors import ConfigurationError
+    from streamsvc.models.device import chosen_device
+
+    if scheduler is None:
+        return replace(job, device=chosen_device(device))
+    if device == "cuda":
+        raise ConfigurationError(
+            "--device cuda is for this machine: the workers of a cluster boost on their CPUs"
+        )
+    return replace(job, scheduler=scheduler)
+
+
 def _train_on_served(
     context: CliContext, repository: Path, job: TrainingJob, registry: Registry, *, quiet: bool
 ) -> Trained:
@@ -146,7 +173,7 @@ def _print(trained: Trained, console: Any) -> None:
     card, metrics = trained.card, trained.card.metrics
     console.print(
         f"[bold]{card.model}[/bold] version {card.version} ({trained.alias}): {card.rows:,} rows, "
-        f"{len(card.features)} features, {metrics['rounds']:.0f} rounds",
+        f"{len(card.features)} features, {metrics['rounds']:.0f} rounds on {trained.boosted_on}",
         highlight=False,
     )
     console.print(
@@ -173,6 +200,7 @@ def _summary(trained: Trained, loaded: bool) -> dict[str, Any]:
         "features": card.features,
         "metrics": card.metrics,
         "gain": trained.gain,
+        "boosted_on": trained.boosted_on,
         "path": str(trained.version_dir),
         "loaded": loaded,
     }

@@ -12,6 +12,7 @@ from streamsvc.models.artifact import ModelCard
 from streamsvc.models.golden import check_golden
 from streamsvc.models.train import TrainingJob, train
 from streamsvc.models.triton_control import TritonControl
+from streamsvc.models.triton_repository import configuring
 from streamsvc.settings import Settings
 
 __all__ = ["Deployed", "inference_count", "train_and_deploy"]
@@ -48,7 +49,8 @@ def train_and_deploy(
         return Deployed(card, trained.version_dir, "run by the scoring worker itself")
     with TritonControl(settings) as triton:
         where = f"Triton at {triton.url}"
-        triton.load(card.model)
+        with configuring(repo / settings.model_repository):
+            triton.load(card.model)
         check_golden(card, triton.predictor(card.model, card.version), where)
     rows = len(card.golden.outputs)
     return Deployed(card, trained.version_dir, f"{where} agrees on {rows} golden vectors")

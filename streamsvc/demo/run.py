@@ -54,10 +54,11 @@ def run_demo(path: Path, days: int, narrator: Narrator) -> tuple[DemoReport, Com
     Raises StreamsvcError if a step fails. No worker outlives this call.
     """
     log = StackPaths(path).log("feast")
-    with narrator.step("Servers: Kafka, an online store, Triton", spinner=False) as step:
-        step.outcome = _up(path, narrator)
-    settings = load_settings(path)
     with Workers(path) as workers:
+        workers.compile_kernels()
+        with narrator.step("Servers: Kafka, an online store, Triton", spinner=False) as step:
+            step.outcome = _up(path, narrator)
+        settings = load_settings(path)
         with narrator.step("Flights of 2013 as files of events") as step:
             step.outcome = _write_flights(path)
         with (

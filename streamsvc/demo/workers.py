@@ -54,6 +54,14 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def compile_kernels(self) -> None:
+        """Compile what they will run, beside whatever is done until they start.
+
+        Nobody waits for it: what is not in the disk cache by then, a worker compiles itself.
+        """
+        argv = [sys.executable, "-m", "streamsvc.features.warm"]
+        processes.spawn(argv, os.environ, self._paths.log("kernels"), self._mark)
+
     def start(self, kind: str, settings: Mapping[str, str]) -> Worker:
         """Start a worker of a kind with settings of its own; it is not ready yet."""
         log = self._paths.log(f"worker-{kind}")

@@ -96,6 +96,11 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, str] = {}
     """File of the version -> SHA-256."""
 
+    @property
+    def scores(self) -> int:
+        """How many scores a vector gets: one, or one a class."""
+        return self.outputs if self.task == "multiclass" else 1
+
 
 def save_card(card: ModelCard, version_dir: Path) -> Path:
     """Write `model.json`; returns its path."""

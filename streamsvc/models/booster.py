@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamsvc.models.artifact import F32
+from streamsvc.models.device import Device
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "Rows", "fit", "fitted_of"]
 
 Rows = tuple[F32, NDArray[np.bool_]]
 """A matrix and the labels of its rows."""
@@ -42,6 +43,8 @@ class Fitted:
     raw: bytes
     rounds: int
     gain: dict[str, float]
+    where: str
+    """What boosted: `cpu`, `cuda`, or how many workers."""
 
     def predict(self, matrix: F32) -> F32:
         """Probabilities, float32 (n,)."""
@@ -55,13 +58,14 @@ def fit(
     *,
     seed: int,
     threads: int,
+    device: Device = "cpu",
     pages: Path | None = None,
 ) -> Fitted:
     """Boost until the validation AUC has not grown for 20 rounds; keep the best rounds.
 
     Matrices are float32 with NaN for missing, columns in the order of `features`. With `pages`, a
     directory, they are read in blocks and kept there in the form that boosting reads: neither has
-    to fit into memory, and the booster is the same.
+    to fit into memory, and the booster is the same. Such a set is boosted on the CPU.
     """
     import xgboost
 
@@ -70,17 +74,25 @@ def fit(
         first = xgboost.QuantileDMatrix(*train, **shared)
         second = xgboost.QuantileDMatrix(*validation, ref=first, **shared)
     else:
+        device = "cpu"
         first = xgboost.ExtMemQuantileDMatrix(_blocks(train, pages / "train"), **shared)
         held = _blocks(validation, pages / "validation")
         second = xgboost.ExtMemQuantileDMatrix(held, ref=first, **shared)
     trained = xgboost.train(
-        {**PARAMETERS, "seed": seed, "nthread": threads},
+        {**PARAMETERS, "seed": seed, "nthread": threads, "device": device},
         first,
         MOST_ROUNDS,
         evals=[(second, "validation")],
         early_stopping_rounds=PATIENCE,
         verbose_eval=False,
     )
+    return fitted_of(trained, features, threads, device)
+
+
+def fitted_of(trained: Any, features: list[str], threads: int, where: str) -> Fitted:
+    """The best rounds of what training left behind."""
+    import xgboost
+
     rounds = int(trained.best_iteration) + 1
     booster = trained[:rounds]
     raw = bytes(booster.save_raw("ubj"))
@@ -90,7 +102,7 @@ def fit(
     found = booster.get_score(importance_type="total_gain")
     total = sum(found.values()) or 1.0
     gain = {name: float(found.get(f"f{i}", 0.0)) / total for i, name in enumerate(features)}
-    return Fitted(served, raw, rounds, gain)
+    return Fitted(served, raw, rounds, gain, where)
 
 
 def _blocks(rows: Rows, pages: Path) -> Any:

@@ -20,7 +20,7 @@ __all__ = ["Calls"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calls:
-    """n calls, in the order of the served log; arrays have shape (n,) but for `counts`."""
+    """n calls, in the order in which they were logged; arrays have shape (n,) but for `counts`."""
 
     edges: Sequence[float]
     """Cut points of the bins in which scores are counted, as in `Histogram`."""
@@ -88,13 +88,15 @@ class Calls:
         )
 
     def plus(self, later: Calls) -> Calls:
-        """These, and then those, which count in the same bins."""
+        """These and those, which count in the same bins. Of what is read again, one partition of
+        the log comes after the other: so they are put in order."""
+        order = np.argsort(np.concatenate([self.at_ms, later.at_ms]), kind="stable")
         return Calls(
             self.edges,
-            np.concatenate([self.at_ms, later.at_ms]),
-            np.concatenate([self.rows, later.rows]),
-            np.concatenate([self.ms, later.ms]),
-            np.concatenate([self.failed, later.failed]),
-            np.concatenate([self.fallbacks, later.fallbacks]),
-            np.concatenate([self.counts, later.counts]),
+            np.concatenate([self.at_ms, later.at_ms])[order],
+            np.concatenate([self.rows, later.rows])[order],
+            np.concatenate([self.ms, later.ms])[order],
+            np.concatenate([self.failed, later.failed])[order],
+            np.concatenate([self.fallbacks, later.fallbacks])[order],
+            np.concatenate([self.counts, later.counts])[order],
         )

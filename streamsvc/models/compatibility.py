@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from streamsvc.definitions.meaning import feature_meanings, feature_types
-from streamsvc.definitions.plan import Plan, Service
+from streamsvc.definitions.plan import Plan, Route, Service
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.artifact import ModelCard
 
-__all__ = ["check_features", "check_routable", "mismatches"]
+__all__ = ["check_alike", "check_features", "check_judgeable", "check_routable", "mismatches"]
 
 
 def mismatches(card: ModelCard, plan: Plan, service: Service) -> list[str]:
@@ -41,11 +43,42 @@ def check_features(card: ModelCard, plan: Plan, service: Service) -> None:
         )
 
 
-def check_routable(card: ModelCard, service: str) -> None:
-    """Raises ConfigurationError for a model whose answers do not fit a prediction's one score."""
-    if card.task == "multiclass":
+def check_routable(card: ModelCard, route: Route, service: str) -> None:
+    """Raises ConfigurationError for a route whose default is no answer that the model could give.
+
+    `default_class` belongs to models that tell classes apart, and they need it.
+    """
+    what, given = f"{card.model} version {card.version}", route.default_class
+    if card.task == "multiclass" and given not in card.classes:
+        has = "has no default_class" if given is None else f"has default_class {given!r}"
         raise ConfigurationError(
-            f"{card.model} version {card.version} tells {len(card.classes)} classes apart, and a "
-            f"prediction of {service!r} has one score: give the route a model for each class that "
-            "matters, one against the rest"
+            f"{what} tells classes apart, and the route of {service!r} {has}: set "
+            f"ScoringRoute(default_class=…), the answer where no model can give one, to one of "
+            f"{', '.join(card.classes)}"
+        )
+    if card.task != "multiclass" and given is not None:
+        raise ConfigurationError(
+            f"The route of {service!r} has default_class {given!r}, and {what} has one score and "
+            "no classes: set ScoringRoute(default=…) instead"
+        )
+
+
+def check_alike(champion: ModelCard, candidate: ModelCard) -> None:
+    """Raises ConfigurationError for two models whose answers mean different things."""
+    if champion.classes != candidate.classes:
+        told = [", ".join(card.classes) or "none" for card in (champion, candidate)]
+        raise ConfigurationError(
+            f"{candidate.model} version {candidate.version} tells the classes {told[1]} apart, and "
+            f"version {champion.version}, beside which it would run, {told[0]}: give it a model "
+            "name and a route of its own"
+        )
+
+
+def check_judgeable(card: ModelCard, route: Route, metrics: Sequence[str]) -> None:
+    """Raises ConfigurationError where a rollout would be judged by what its labels cannot say."""
+    if card.task == "multiclass" and route.labels is not None and metrics:
+        raise ConfigurationError(
+            f"{card.model} tells {len(card.classes)} classes apart, and quality is compared for a "
+            "single score: start the rollout with --set metrics=[]; errors, latency, fallbacks and "
+            "the PSI of its top scores decide"
         )

@@ -31,10 +31,10 @@ class Contributions:
     margin: float
 
 
-def contributions(version_dir: Path, vector: F32) -> Contributions:
-    """Of a vector of shape (features,) with NaN for missing, to what a version answers to it.
+def contributions(version_dir: Path, vector: F32, output: int = 0) -> Contributions:
+    """Of a vector of shape (features,) with NaN for missing, to one of the outputs of a version.
 
-    Raises ConfigurationError if the version has no booster, or one with several outputs.
+    Raises ConfigurationError if the version has no booster.
     """
     import xgboost
 
@@ -47,10 +47,8 @@ def contributions(version_dir: Path, vector: F32) -> Contributions:
             f"{str(error).splitlines()[0]}"
         ) from error
     matrix = xgboost.DMatrix(vector.reshape(1, -1))
+    # One row for each output: of a single one XGBoost leaves the dimension out.
     found = np.asarray(booster.predict(matrix, pred_contribs=True), np.float64)
-    if found.ndim != 2:
-        raise ConfigurationError(
-            f"{path} has {found.shape[1]} outputs; contributions are to a single one"
-        )
-    margin = float(booster.predict(matrix, output_margin=True)[0])
-    return Contributions(found[0, :-1], float(found[0, -1]), margin)
+    parts = found.reshape(-1, found.shape[-1])[output]
+    margins = np.asarray(booster.predict(matrix, output_margin=True), np.float64).reshape(-1)
+    return Contributions(parts[:-1], float(parts[-1]), float(margins[output]))

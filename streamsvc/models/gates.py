@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamsvc.columns import Bools
+from streamsvc.columns import I64, Bools
 from streamsvc.models.calls import Calls
 from streamsvc.models.confidence import share_evidence, worst_run
 from streamsvc.models.drift import psi, psi_noise
@@ -147,15 +147,30 @@ def _hopeless(
     candidate: Calls, bad: Bools, champion: Calls, champion_bad: Bools
 ) -> tuple[int, int, int, float] | None:
     """A run of calls that show beyond doubt that more than a tenth are bad, beyond the share of the
-    champion's in the same time: calls, bad ones, requests in these, the champion's share."""
+    champion's in the same time: calls, bad ones, requests in these, the champion's share.
+
+    While most of the champion's calls are bad, too, the candidate's say nothing and are left out:
+    else an outage of both would be the worst run, and hide what is the candidate's alone.
+    """
+    alone = ~_shared(candidate.at_ms, champion.at_ms, champion_bad)
+    at_ms, rows, bad = candidate.at_ms[alone], candidate.rows[alone], bad[alone]
     start, end = worst_run(bad, _HOPELESS_SHARE)
     if start == end:
         return None
-    since, until = candidate.at_ms[start] - _MARGIN_MS, candidate.at_ms[end - 1] + _MARGIN_MS
+    since, until = at_ms[start] - _MARGIN_MS, at_ms[end - 1] + _MARGIN_MS
     meanwhile = champion_bad[(champion.at_ms >= since) & (champion.at_ms <= until)]
     beside = float(meanwhile.mean()) if len(meanwhile) else 0.0
     allowed, count = _HOPELESS_SHARE + beside, int(np.count_nonzero(bad[start:end]))
     if allowed >= 1 or share_evidence(count, end - start, allowed) < _BEYOND_DOUBT:
         return None
-    requests = int(candidate.rows[start:end][bad[start:end]].sum())
+    requests = int(rows[start:end][bad[start:end]].sum())
     return end - start, count, requests, beside
+
+
+def _shared(at_ms: I64, champion_at_ms: I64, champion_bad: Bools) -> Bools:
+    """At which of these instants most of the champion's calls around them were bad."""
+    until = np.concatenate([[0], np.cumsum(champion_bad)])
+    first = np.searchsorted(champion_at_ms, at_ms - _MARGIN_MS)
+    last = np.searchsorted(champion_at_ms, at_ms + _MARGIN_MS, side="right")
+    shared: Bools = 2 * (until[last] - until[first]) > last - first
+    return shared

@@ -90,7 +90,6 @@ class LabelJoin:
         self.counts = JoinCounts()
 
     def __len__(self) -> int:
-        self._merge()
         return len(self._served.id)
 
     def add_served(self, served: Served) -> None:
@@ -119,7 +118,6 @@ class LabelJoin:
         )
         self._labelled = np.insert(self._labelled, where, False)
         self._newest_ms = max(self._newest_ms, int(new.time_ms.max()))
-        self._forget()
 
     def add_labels(self, labels: Labels) -> None:
         """Further labels, which wait until `join` comes to them."""
@@ -133,6 +131,7 @@ class LabelJoin:
     def join(self, served_until_ms: int) -> Labelled:
         """Labels with their requests, now that all that was served until then has been added."""
         self._merge()
+        self._forget(served_until_ms)
         ripe = self._waiting.arrived_ms + _PATIENCE_MS <= served_until_ms
         labels, self._waiting = _rows(self._waiting, ripe), _rows(self._waiting, ~ripe)
         row = self._by_key(labels) if self._by_id else self._as_of(labels)
@@ -181,11 +180,13 @@ class LabelJoin:
         found[order[mine] - len(rows)] = np.where(same[mine], _at(rows, last[mine]), -1)
         return found
 
-    def _forget(self) -> None:
+    def _forget(self, served_until_ms: int) -> None:
         """Drop requests whose window is over, and the oldest of too many."""
         time_ms = self._served.time_ms
+        # One client whose clock is ahead must not end the windows of all others.
+        newest_ms = min(self._newest_ms, served_until_ms)
         # A label may be as far before its request as behind it where it names it by id.
-        keep = time_ms >= self._newest_ms - 2 * self._window_ms
+        keep = time_ms >= newest_ms - 2 * self._window_ms
         if np.count_nonzero(keep) > self._most_rows:
             oldest = np.partition(time_ms, len(time_ms) - self._most_rows)[-self._most_rows]
             dropped = keep & (time_ms < oldest)

@@ -201,9 +201,10 @@ def _apart(
     paired: bool,
 ) -> Comparison:
     """From one interval of each, half of the risk to either."""
-    intervals = [sequence.interval(alpha / 2) for sequence in each]
-    if metric == "calibration":
-        intervals = [_of_bias(*interval) for interval in intervals]
+    if metric == "calibration":  # either bound of a bias's size is made of both of the bias
+        intervals = [_of_bias(*sequence.interval(alpha / 4)) for sequence in each]
+    else:
+        intervals = [sequence.interval(alpha / 2) for sequence in each]
     (low_a, high_a), (low_b, high_b) = intervals
     champion, candidate = (_shown(metric, sequence.mean, unit) for sequence in each)
     return Comparison(

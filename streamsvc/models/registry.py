@@ -33,11 +33,14 @@ CHALLENGER = "challenger"
 _FOLDER = "mlflow"
 _ARTIFACTS = "version"
 _DATABASE = "mlflow.db"
-# What MLflow would otherwise do: phone home, and try a server that is away for minutes.
+# What MLflow would otherwise do: phone home, try a server that is away for minutes, and print
+# addresses on the standard output, where `--json` has its document.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -89,6 +92,12 @@ class Registry:
         folder = repo / DATA_DIR / _FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{folder / _DATABASE}", folder / "files")
+
+    @classmethod
+    def open_existing(cls, settings: Settings, repo: Path) -> Registry | None:
+        """As `open`; None where no server is named and the local one was never made."""
+        there = (repo / DATA_DIR / _FOLDER / _DATABASE).is_file()
+        return cls.open(settings, repo) if there or settings.mlflow_tracking_uri else None
 
     def reserve(self, model: str, repository: Path) -> int:
         """The number of the next version, taken in the registry before anything has it on disk.
@@ -214,7 +223,10 @@ class Registry:
     def _create(self, model: str) -> int:
         run = self._client.create_run(self._experiment(model))
         source = f"runs:/{run.info.run_id}/{_ARTIFACTS}"
-        made = self._client.create_model_version(model, source, run_id=run.info.run_id)
+        # There is nothing to wait for: the files come with `_fill`.
+        made = self._client.create_model_version(
+            model, source, run_id=run.info.run_id, await_creation_for=0
+        )
         self._client.update_run(run.info.run_id, name=f"{model} {made.version}")
         return int(made.version)
 

@@ -13,6 +13,8 @@ import numpy as np
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.artifact import ModelCard
 from streamsvc.models.booster import Fitted, fit
+from streamsvc.models.booster_dask import fit_on_cluster
+from streamsvc.models.device import Device
 from streamsvc.models.entering import enter
 from streamsvc.models.golden import choose_golden
 from streamsvc.models.histogram import histogram
@@ -45,6 +47,10 @@ class TrainingJob:
     """Labels from this instant on are not used at all."""
     test_from_ms: int | None = None
     """Where the held-out part starts; by default it is the last tenth of the rows."""
+    device: Device = "cpu"
+    """Where a set that fits into memory is boosted."""
+    scheduler: str | None = None
+    """Address of the Dask cluster whose workers boost it instead."""
     memory_mb: int = 2_048
     """Megabytes that the features may take; a larger set is kept in the temporary directory."""
     seed: int = 0
@@ -62,6 +68,8 @@ class Trained:
     version_dir: Path
     gain: dict[str, float]
     """Share of the booster's total gain, by feature."""
+    boosted_on: str
+    """`cpu`, `cuda`, or how many Dask workers."""
     alias: str | None = None
     """What the registry calls it, where there is one."""
 
@@ -104,19 +112,31 @@ def fit_and_publish(
             raise ConfigurationError(
                 f"Every label of the {name} part is the same: nothing can be learned from that"
             )
-    fitted = fit(
-        (examples.rows(split.train), examples.labels[split.train]),
-        (examples.rows(split.validation), examples.labels[split.validation]),
-        examples.features,
-        seed=job.seed,
-        threads=THREADS,
-        pages=examples.pages,
-    )
+    fitted = _fit(examples, split, job)
     card = _card(examples, split, fitted, job)
     card, version_dir, alias = enter(
         card, repository, registry, lambda numbered: publish(repository, numbered, fitted.raw)
     )
-    return Trained(card, version_dir, fitted.gain, alias)
+    return Trained(card, version_dir, fitted.gain, fitted.where, alias)
+
+
+def _fit(examples: Examples, split: Split, job: TrainingJob) -> Fitted:
+    train, validation = (
+        (examples.rows(part), examples.labels[part]) for part in (split.train, split.validation)
+    )
+    if job.scheduler is not None:
+        return fit_on_cluster(
+            job.scheduler, train, validation, examples.features, seed=job.seed, threads=THREADS
+        )
+    return fit(
+        train,
+        validation,
+        examples.features,
+        seed=job.seed,
+        threads=THREADS,
+        device=job.device,
+        pages=examples.pages,
+    )
 
 
 def _card(examples: Examples, split: Split, fitted: Fitted, job: TrainingJob) -> ModelCard:

@@ -61,6 +61,10 @@ class TritonControl:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect, where this is no context manager."""
         self._client.close()
 
     def is_live(self) -> bool:

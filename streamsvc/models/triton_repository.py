@@ -7,12 +7,13 @@ version appears whole or not at all, and is never changed afterwards.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -28,11 +29,13 @@ __all__ = [
     "alike",
     "check_name",
     "configured_versions",
+    "configuring",
     "native_repository",
     "next_version",
     "publish",
     "remove",
     "serve",
+    "serve_besides",
 ]
 
 NATIVE_SIBLING = "models-nvidia"
@@ -72,12 +75,27 @@ def publish(repository: Path, card: ModelCard, content: bytes) -> Path:
     card = msgspec.structs.replace(card, files={file: digest_of(content)})
     here = Path(__file__).parent
     code = {name: (here / source).read_bytes() for name, source in SERVER_CODE.items()}
-    model_dir = repository / card.model
-    before = {*configured_versions(model_dir)} & {*served_versions(model_dir)}
     version_dir = _write(repository, card, {file: content, **code})
     _write(native_repository(repository), card, {file: content})
-    serve(repository, card.model, {*before, card.version})
+    with configuring(repository):
+        serve_besides(repository, card.model, [card.version])
     return version_dir
+
+
+@contextmanager
+def configuring(repository: Path) -> Iterator[None]:
+    """Keep other processes from changing what is served meanwhile; waits for them to finish.
+
+    Whoever has a server load what was configured holds it until that is done.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    # The directory itself is the lock: somebody who may only read it can hold it, too.
+    directory = os.open(repository, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def configured_versions(model_dir: Path) -> list[int]:
@@ -106,6 +124,17 @@ def serve(repository: Path, model: str, versions: Collection[int]) -> None:
     _replace_text(places[0], python_config(model, wanted))
     together = alike(cards)
     _replace_text(places[1], native_config(together[-1], [card.version for card in together]))
+
+
+def serve_besides(repository: Path, model: str, versions: Collection[int]) -> None:
+    """Have a server load these versions, too, when it next loads the model.
+
+    Raises ConfigurationError for a version without a card.
+    """
+    model_dir = repository / model
+    before = {*configured_versions(model_dir)} & {*served_versions(model_dir)}
+    if not before.issuperset(versions):
+        serve(repository, model, {*before, *versions})
 
 
 def alike(cards: Sequence[ModelCard]) -> list[ModelCard]:
