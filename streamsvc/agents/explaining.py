@@ -69,8 +69,10 @@ class Explanation(msgspec.Struct, frozen=True):
     variant: str
     fallback: str | None
     score: float
+    scores: dict[str, float] | None
+    """Of each class, where the model tells classes apart."""
     threshold: float
-    decision: bool
+    decision: bool | str
     stale_ms: int
     ahead_ms: int
     latency_ms: dict[str, float] | None
@@ -110,8 +112,15 @@ async def _explain(
     model, version = metadata[b"model"].decode(), told["model_version"]
     names: list[str] = msgspec.json.decode(metadata[b"features"])
     vector = np.array(told["features"], np.float32)
+    scores, decision = None, told["score"] >= route.threshold
+    output = 0
+    if "scores" in told:
+        classes: list[str] = msgspec.json.decode(metadata[b"classes"])
+        scores = dict(zip(classes, told["scores"], strict=True))
+        output = int(np.argmax(told["scores"]))
+        decision = classes[output]
     parts, base, margin, why = _attributed(
-        repository / model / version, names, vector, told["fallback"]
+        repository / model / version, names, vector, told["fallback"], output
     )
     return Explanation(
         prediction_id=prediction_id,
@@ -124,8 +133,9 @@ async def _explain(
         variant=told["variant"],
         fallback=told["fallback"],
         score=told["score"],
+        scores=scores,
         threshold=route.threshold,
-        decision=prediction.get("decision", told["score"] >= route.threshold),
+        decision=prediction.get("decision", decision),
         stale_ms=told["stale_ms"],
         ahead_ms=told["ahead_ms"],
         latency_ms=prediction.get("latency_ms"),
@@ -206,15 +216,19 @@ def _view(name: str, position: Mapping[str, int], request_time_ms: int) -> ViewR
 
 
 def _attributed(
-    version_dir: Path, names: list[str], vector: np.ndarray[Any, Any], fallback: str | None
+    version_dir: Path,
+    names: list[str],
+    vector: np.ndarray[Any, Any],
+    fallback: str | None,
+    output: int,
 ) -> tuple[list[FeaturePart], float | None, float | None, str | None]:
     """The parts, base and margin, or why there are none."""
     values = [None if np.isnan(v) else float(v) for v in vector]
     plain = [FeaturePart(name, value, None) for name, value in zip(names, values, strict=True)]
     if fallback == "default":
-        return plain, None, None, "no model answered in time: the score is the route's default"
+        return plain, None, None, "no model answered in time: the answer is the route's default"
     try:
-        found = contributions(version_dir, vector)
+        found = contributions(version_dir, vector, output)
     except ConfigurationError as error:
         return plain, None, None, str(error)
     parts = [

@@ -6,6 +6,7 @@ import structlog
 
 from streamsvc.settings import Settings
 from streamsvc.transport.admin import Admin
+from streamsvc.transport.groups import Groups
 
 __all__ = ["begin_at_the_end"]
 
@@ -20,8 +21,9 @@ def begin_at_the_end(settings: Settings, group: str, topic: str) -> None:
     group to the end as it sees it, until the first has joined.
     """
     admin = Admin(settings)
-    if admin.committed(group, topic):
+    groups = Groups(admin)
+    if groups.committed(group, topic):
         return
     ends = admin.end_offsets(topic)
-    if admin.begin(group, topic, ends):
+    if groups.begin(group, topic, ends):
         log.info("requests_begin_at_the_end", topic=topic, offsets=ends)

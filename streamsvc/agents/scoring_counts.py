@@ -32,6 +32,9 @@ def count_batch(
         return
     for view, missing in scored.asked.vectors.missing.items():
         metrics.missing_rows.labels(service, view).inc(missing)
+    for view, (known, rows) in scored.asked.vectors.kept.items():
+        metrics.feature_cache.labels(service, view, "hit").inc(known)
+        metrics.feature_cache.labels(service, view, "miss").inc(rows - known)
     latency_s = (now_ms - scored.requests.received_ms) / 1e3
     observe_many(metrics.latency.labels(service), np.maximum(latency_s, 0.0))
     for stage, ms in scored.asked.stage_ms.items():
@@ -59,5 +62,6 @@ def count_answers(metrics: ScoringMetrics, service: str, answers: Answers) -> No
     metrics.model_seconds.labels(*labels).observe(answers.model_ms / 1e3)
     metrics.model_errors.labels(*labels).inc(int(np.count_nonzero(scores.failed)))
     metrics.cache_hits.labels(*labels).inc(scores.cached)
-    by_model = scores.values[scores.step < len(variant.ladder.rungs)]
+    metrics.shared_cache_hits.labels(*labels).inc(scores.shared)
+    by_model = scores.values[scores.step < len(variant.ladder.rungs)].max(axis=1)
     metrics.scores.observe(labels, variant.card.score.edges, by_model)

@@ -11,7 +11,7 @@ from streamsvc.agents.topic_plan import service_topics, source_topics, specs
 from streamsvc.definitions.plan import Plan, Route, Service, Source
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.artifact import ModelCard, latest_version, load_card
-from streamsvc.models.compatibility import check_features, check_routable
+from streamsvc.models.compatibility import check_alike, check_features, check_routable
 from streamsvc.models.rollout import Revision
 from streamsvc.scoring.inputs import ServiceInputs, service_inputs
 from streamsvc.settings import Settings
@@ -151,10 +151,12 @@ def _models(
     plan: Plan, service: Service, model_dir: Path, revision: Revision
 ) -> tuple[ModelCard, ModelCard | None, ServiceInputs]:
     """The cards of a revision's versions, and what both of them take."""
+    assert service.route is not None
     cards = [load_card(model_dir / str(version)) for version in revision.versions]
     for card in cards:
         check_features(card, plan, service)
-        check_routable(card, service.name)
+        check_routable(card, service.route, service.name)
+        check_alike(cards[0], card)
     of_champion = service_inputs(plan, service, cards[0].features)
     if len(cards) == 1:
         return cards[0], None, of_champion

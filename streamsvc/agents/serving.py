@@ -15,7 +15,9 @@ import numpy as np
 
 from streamsvc.agents.scoring_targets import ScoringTarget
 from streamsvc.columns import I64
+from streamsvc.definitions.plan import Route
 from streamsvc.events.decode import Decoder
+from streamsvc.models.artifact import ModelCard
 from streamsvc.scoring.cache import ScoreCache
 from streamsvc.scoring.fallback import Ladder
 from streamsvc.scoring.features import FeatureReads
@@ -25,6 +27,8 @@ from streamsvc.scoring.marker_watch import MarkerWatch
 from streamsvc.scoring.output import Writer
 from streamsvc.scoring.pipeline import Clock, Pipeline
 from streamsvc.scoring.requests import RequestReader
+from streamsvc.scoring.row_cache import RowCache
+from streamsvc.scoring.shared_scores import ScoreStore, SharedScores
 from streamsvc.scoring.traffic import CHAMPION, Traffic, Variant
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
@@ -50,13 +54,13 @@ class Serving:
         # A store that hangs must leave the time for the default.
         most_ms = min(settings.redis_timeout_ms, max(10, target.route.deadline_ms // 2))
         client = connect(settings.model_copy(update={"redis_timeout_ms": most_ms}))
-        reads = StoreReads(client, project)
+        clock = Clock()
+        reads = StoreReads(client, project, _row_caches(target, clock))
         decoder = Decoder(
             target.request,
             max_record_bytes=settings.max_record_bytes,
             registry=open_registry(settings, [target.request]),
         )
-        clock = Clock()
         features = FeatureReads(
             target.inputs,
             RequestReader(target.request, decoder),
@@ -65,7 +69,7 @@ class Serving:
             clock.monotonic,
         )
         self._watch = MarkerWatch(reads.raw_markers, reads.decode_marker)
-        traffic = _traffic(target, loaded, clock)
+        self._traffic = traffic = _traffic(settings, project, target, loaded, clock)
         self.pipeline = Pipeline(target.route, features, self._watch, traffic, threads, clock)
         self.writer = Writer(
             target.route,
@@ -100,17 +104,25 @@ class Serving:
     async def close(self) -> None:
         """End waits and connections."""
         await self.pipeline.close()
+        for variant in self._traffic.variants:
+            await variant.ladder.close()
         self._watch.close()
 
 
-def _traffic(target: ScoringTarget, loaded: Sequence[LoadedVersion], clock: Clock) -> Traffic:
+def _traffic(
+    settings: Settings,
+    project: str,
+    target: ScoringTarget,
+    loaded: Sequence[LoadedVersion],
+    clock: Clock,
+) -> Traffic:
     candidate = target.revision.candidate
     names = [CHAMPION] if candidate is None else [CHAMPION, candidate.mode]
     variants = [
         Variant(
             name,
             version.card,
-            _ladder(target, version, clock),
+            _ladder(target, version, clock, _shared(settings, project, target.route, version.card)),
             _columns(target, version),
         )
         for name, version in zip(names, loaded, strict=True)
@@ -120,10 +132,40 @@ def _traffic(target: ScoringTarget, loaded: Sequence[LoadedVersion], clock: Cloc
     return Traffic(variants[0], variants[1], candidate.weight, target.revision.salt)
 
 
-def _ladder(target: ScoringTarget, version: LoadedVersion, clock: Clock) -> Ladder:
+def _row_caches(target: ScoringTarget, clock: Clock) -> dict[str, RowCache]:
+    route = target.route
+    if not route.feature_cache_mb:
+        return {}
+    ttl_s = route.feature_cache_ms / 1e3
+    return {
+        view.name: RowCache(route.feature_cache_mb, ttl_s, clock.monotonic)
+        for view in target.inputs.views
+        if view.topic is None
+    }
+
+
+def _shared(settings: Settings, project: str, route: Route, card: ModelCard) -> SharedScores | None:
+    if not route.shared_cache_s:
+        return None
+    most_ms = min(settings.redis_timeout_ms, max(10, route.deadline_ms // 10))
+    client = connect(settings.model_copy(update={"redis_timeout_ms": most_ms}))
+    return SharedScores(ScoreStore(client, project, card, route.shared_cache_s), most_ms / 1e3)
+
+
+def _ladder(
+    target: ScoringTarget, version: LoadedVersion, clock: Clock, shared: SharedScores | None
+) -> Ladder:
     route, features = target.route, len(version.card.features)
-    cache = ScoreCache(features, route.cache_mb) if route.cache_mb else None
-    return Ladder(version.rungs, route.default, clock.monotonic, cache)
+    scores = version.card.scores
+    cache = ScoreCache(features, route.cache_mb, scores) if route.cache_mb else None
+    return Ladder(version.rungs, _default(version.card, route), clock.monotonic, cache, shared)
+
+
+def _default(card: ModelCard, route: Route) -> list[float]:
+    """What is answered where no model can: of classes all for the one that the route names."""
+    if card.task != "multiclass":
+        return [route.default]
+    return [float(name == route.default_class) for name in card.classes]
 
 
 def _columns(target: ScoringTarget, version: LoadedVersion) -> I64 | None:

@@ -236,10 +236,14 @@ class Route:
     deadline_ms: int = 1_000
     freshness_wait_ms: int = 10
     default: float = 0.0
+    default_class: str | None = None
     threshold: float = 0.5
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
     start: Literal["earliest", "latest"] = "earliest"
     cache_mb: int = 0
+    shared_cache_s: int = 0
+    feature_cache_mb: int = 0
+    feature_cache_ms: int = 60_000
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
     labels: str | None = None

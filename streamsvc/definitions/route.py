@@ -38,6 +38,8 @@ class ScoringRoute:
     """Most milliseconds a request waits for its own event to be in the features."""
     default: float = 0.0
     """Score when no model can answer."""
+    default_class: str | None = None
+    """What is answered then where the model tells classes apart."""
     threshold: float = 0.5
     """The decision is true from this score on."""
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
@@ -51,6 +53,14 @@ class ScoringRoute:
     """Megabytes in which each worker keeps scores of vectors that it has seen, for every model
     version that answers; 0 for none. It pays where vectors repeat, which streamed ones hardly do.
     """
+    shared_cache_s: int = 0
+    """Seconds for which scores are kept in the online store, too, for all workers and for a worker
+    that is started again; 0 for not at all."""
+    feature_cache_mb: int = 0
+    """Megabytes in which each worker keeps rows of each batch view that it has read, until Feast
+    writes rows of that view; 0 for none. Rows of windowed views are read every time."""
+    feature_cache_ms: int = 60_000
+    """Most milliseconds that such a row is kept."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Join key -> request field, where the names differ."""
     labels: str | None = None
@@ -144,6 +154,12 @@ def _milliseconds(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("give whole seconds")
+    return int(text)
+
+
 def _megabytes(text: str) -> int:
     if not text.isdecimal():
         raise ValueError("give whole megabytes")
@@ -179,6 +195,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "deadline_ms": _milliseconds,
     "freshness_wait_ms": _milliseconds,
     "default": _number,
+    "default_class": _name,
     "threshold": _number,
     "delivery": _delivery,
     "labels": _name,
@@ -188,4 +205,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "label_window_ms": _milliseconds,
     "start": _start,
     "cache_mb": _megabytes,
+    "shared_cache_s": _seconds,
+    "feature_cache_mb": _megabytes,
+    "feature_cache_ms": _milliseconds,
 }

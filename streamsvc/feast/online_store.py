@@ -46,10 +46,13 @@ from streamsvc.feast.windowed_views import is_windowed
 from streamsvc.features.emission import Emission
 from streamsvc.settings import load_settings
 from streamsvc.store.client import Client, connect
+from streamsvc.store.keys import written_key
+from streamsvc.store.many_keys import unlink
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, RowLayout, Rows
 from streamsvc.store.sweep import delete_project, delete_view
 from streamsvc.store.writer import FencedWriter
+from streamsvc.store.written import leave_mark
 
 __all__ = ["PackedRedisOnlineStore", "PackedRedisOnlineStoreConfig", "row_layout"]
 
@@ -116,13 +119,16 @@ class PackedRedisOnlineStore(OnlineStore):
             valid_until=np.full(len(kept), NEVER_MS, np.int64),
         )
         seconds = config.online_store.key_ttl_seconds
-        FencedWriter(self._connected(config), config.project).write(
+        client = self._connected(config)
+        FencedWriter(client, config.project).write(
             table.name,
             keys.take(kept),
             packed,
             ttl_ms=None if seconds is None else 1_000 * seconds,
             overwrite_ties=True,
         )
+        if not is_windowed(table):
+            leave_mark(client, config.project, table.name)
         if progress is not None:
             progress(len(data))
 
@@ -208,7 +214,9 @@ class PackedRedisOnlineStore(OnlineStore):
     ) -> None:
         """Delete the rows of views that are gone; rows need no preparation."""
         for table in tables_to_delete:
-            delete_view(self._connected(config), config.project, table.name)
+            client = self._connected(config)
+            delete_view(client, config.project, table.name)
+            unlink(client, [written_key(config.project, table.name)])
 
     def teardown(
         self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]

@@ -144,6 +144,9 @@ class ScoringMetrics:
         self.cache_hits = self._counter(
             "cache_hits", "Requests whose vector's score was known", *_VARIANT
         )
+        self.shared_cache_hits = self._counter(
+            "shared_cache_hits", "Those whose score was known in the online store only", *_VARIANT
+        )
         self.model_seconds = Histogram(
             "streamsvc_model_seconds",
             "How long one batch waited for a variant's model",
@@ -165,6 +168,13 @@ class ScoringMetrics:
         )
         self.missing_rows = self._counter(
             "rows_missing", "Entity rows that the online store did not hold", "service", "view"
+        )
+        self.feature_cache = self._counter(
+            "feature_cache_rows",
+            "Rows of a batch view that a batch needed",
+            "service",
+            "view",
+            "outcome",
         )
         self.latency = Histogram(
             "streamsvc_prediction_latency_seconds",
@@ -228,6 +238,23 @@ class RolloutMetrics:
             "Labels since the running rollout began, by what became of them",
             "service",
             "outcome",
+        )
+        self.aliases_failed = Counter(
+            "streamsvc_rollout_aliases_failed",
+            "Times that the registry could not be told what runs",
+            registry=self.registry,
+        )
+        self.triton_versions = Counter(
+            "streamsvc_rollout_triton_versions",
+            "Versions that Triton was told to load or unload",
+            ["model", "action"],
+            registry=self.registry,
+        )
+        self.triton_unreconciled = Counter(
+            "streamsvc_rollout_triton_unreconciled",
+            "Times that a Triton could not be asked for what it has loaded, or be told",
+            ["triton"],
+            registry=self.registry,
         )
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:

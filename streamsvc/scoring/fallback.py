@@ -21,12 +21,15 @@ from streamsvc.models.golden import check_golden
 from streamsvc.scoring.breaker import FIRST_PAUSE_S, Breaker
 from streamsvc.scoring.cache import ScoreCache
 from streamsvc.scoring.model import F32, ModelServer
+from streamsvc.scoring.shared_scores import SharedScores
 
 __all__ = ["DEFAULT", "Endpoint", "Ladder", "Rung", "Scores"]
 
 DEFAULT = "default"
 
 _FAILURES_TO_OPEN = 3
+_SHARED_SHARE = 0.1
+"""Of the time that is left: what a look-up in the shared cache may take."""
 _PROBE_TIMEOUT_S = 2.0
 _LEAST_TIMEOUT_S = 0.02
 _LEAST_PROBE_S = 0.1
@@ -34,9 +37,10 @@ _LEAST_PROBE_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Answers to n requests; every array has shape (n,)."""
+    """Answers to n requests; arrays have shape (n,) but for `values`."""
 
     values: F32
+    """Shape (n, 1), or (n, classes)."""
     step: U8
     """The rung that answered: an index into `Ladder.names`."""
     late: Bools
@@ -44,7 +48,9 @@ class Scores:
     failed: Bools
     """A rung that was asked had no usable answer."""
     cached: int = 0
-    """How many of them no rung was asked for: their scores were known."""
+    """How many of them no rung was asked for: their scores were known,"""
+    shared: int = 0
+    """and of these, how many to other workers only."""
 
 
 class Rung(Protocol):
@@ -56,7 +62,7 @@ class Rung(Protocol):
         ...
 
     async def predict(self, inputs: F32, timeout_s: float) -> F32:
-        """Finite scores of n vectors, (n,). Raises UnavailableError."""
+        """Finite scores of n vectors, (n, 1) or (n, classes). Raises UnavailableError."""
         ...
 
     async def prove(self, *, strict: bool = False) -> None:
@@ -154,42 +160,73 @@ class Ladder:
     def __init__(
         self,
         rungs: Sequence[Rung],
-        default: float,
+        default: Sequence[float],
         clock: Callable[[], float],
         cache: ScoreCache | None = None,
+        shared: SharedScores | None = None,
     ) -> None:
-        """With a cache, of this model version, no rung is asked about a vector that is in it."""
+        """`default` has as many scores as the model gives a vector. No rung is asked about a vector
+        that is in one of the caches, which are of this model version."""
         self.rungs = tuple(rungs)
         self.names: tuple[str | None, ...] = (None, *(r.name for r in self.rungs[1:]), DEFAULT)
-        self._default = default
+        self._default = np.array(default, np.float32)
         self._clock = clock
         self._cache = cache
+        self._shared = shared
 
     async def score(self, inputs: F32, deadline: F64) -> Scores:
-        """A score for every row of `inputs`, (n, features).
+        """Scores for every row of `inputs`, (n, features).
 
         `deadline` has shape (n,), seconds on the ladder's clock. A row whose deadline has passed
         when a rung is about to be asked goes to the default. A rung gets at most half of the time
         that is left, so that the next one can still answer in time.
         """
-        if self._cache is None:
+        if self._cache is None and self._shared is None:
             return await self._ask(inputs, deadline)
-        known, values = self._cache.find(inputs)
-        known &= deadline > self._clock()
+        known, values, shared = await self._known(inputs, deadline)
         rows = np.flatnonzero(~known)
         unknown = inputs[rows]
         asked = await self._ask(unknown, deadline[rows])
         by_model = asked.step < len(self.rungs)
-        self._cache.put(unknown[by_model], asked.values[by_model])
+        if self._cache is not None:
+            self._cache.put(unknown[by_model], asked.values[by_model])
+        if self._shared is not None:
+            self._shared.offer(unknown[by_model], asked.values[by_model])
         step = np.zeros(len(inputs), np.uint8)
         late, failed = (np.zeros(len(inputs), np.bool_) for _ in range(2))
         values[rows], step[rows] = asked.values, asked.step
         late[rows], failed[rows] = asked.late, asked.failed
-        return Scores(values, step, late, failed, cached=len(inputs) - len(rows))
+        return Scores(values, step, late, failed, len(inputs) - len(rows), shared)
+
+    async def close(self) -> None:
+        """End what the shared cache has under way; rungs are others' to close."""
+        if self._shared is not None:
+            await self._shared.close()
+
+    async def _known(self, inputs: F32, deadline: F64) -> tuple[Bools, F32, int]:
+        """Which vectors are known, in time; their scores; how many of these to other workers."""
+        now = self._clock()
+        in_time: Bools = deadline > now
+        known, values = np.zeros(len(inputs), np.bool_), self._defaults(len(inputs))
+        if self._cache is not None:
+            known, values = self._cache.find(inputs)
+            known &= in_time
+        rows = np.flatnonzero(in_time & ~known)
+        if self._shared is None or not len(rows):
+            return known, values, 0
+        left_s = float(deadline[rows].min()) - now
+        found = await self._shared.find(inputs[rows], left_s * _SHARED_SHARE)
+        if found is None:
+            return known, values, 0
+        theirs = np.flatnonzero(found[0])
+        known[rows[theirs]], values[rows[theirs]] = True, found[1][theirs]
+        if self._cache is not None:
+            self._cache.put(inputs[rows[theirs]], found[1][theirs])
+        return known, values, len(theirs)
 
     async def _ask(self, inputs: F32, deadline: F64) -> Scores:
         n = len(inputs)
-        values = np.full(n, self._default, np.float32)
+        values = self._defaults(n)
         step = np.full(n, len(self.names) - 1, np.uint8)
         late = np.zeros(n, np.bool_)
         failed = np.zeros(n, np.bool_)
@@ -220,8 +257,11 @@ class Ladder:
         """The default for requests that have no vector to ask a model about."""
         n = len(late)
         return Scores(
-            np.full(n, self._default, np.float32),
+            self._defaults(n),
             np.full(n, len(self.names) - 1, np.uint8),
             late,
             np.zeros(n, np.bool_),
         )
+
+    def _defaults(self, n: int) -> F32:
+        return np.tile(self._default, (n, 1))

@@ -25,11 +25,12 @@ class InProcessModel:
         """Scores of a batch; a batch that takes longer than `timeout_s` is given up."""
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._model.predict, inputs)
         try:
-            return await asyncio.wait_for(work, timeout_s)
+            found = await asyncio.wait_for(work, timeout_s)
         except TimeoutError as error:
             raise UnavailableError(
                 f"the in-process model needed more than {timeout_s:.3f} s for {len(inputs)} rows"
             ) from error
+        return found.reshape(len(inputs), -1)
 
     async def recover(self, timeout_s: float) -> None:
         """Nothing to repair: the model lies in this process's memory."""

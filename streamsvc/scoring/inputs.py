@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ class ViewInput:
 
     name: str
     layout: RowLayout
+    """Unpacks what somebody asks for, and nothing else."""
     key_fields: tuple[str, ...]
     """Request field of each join key, in the order of the sorted join key names."""
     counts: frozenset[str]
@@ -77,13 +78,16 @@ def service_inputs(plan: Plan, service: Service, features: Sequence[str]) -> Ser
     on_demand_by_name = {view.name: view for view in plan.on_demand_views}
     wanted = {ref.view for ref in columns}
     on_demand = tuple(on_demand_by_name[n] for n in sorted(wanted & set(on_demand_by_name)))
-    stored = {ref.view for view in on_demand for ref in view.source_features}
-    stored |= wanted - {view.name for view in on_demand}
+    # A view that nobody asks for is not read, and of a row no other feature is unpacked.
+    asked: dict[str, set[str]] = {}
+    for ref in (*columns, *(ref for view in on_demand for ref in view.source_features)):
+        if ref.view not in on_demand_by_name:
+            asked.setdefault(ref.view, set()).add(ref.feature)
     keys = {} if service.route is None else service.route.keys
     by_name: dict[str, View | BatchView] = {view.name: view for view in plan.views}
     by_name |= {view.name: view for view in plan.batch_views}
-    views = [by_name[name] for name in sorted(stored)]
-    inputs = tuple(_view_input(view, keys) for view in views)
+    views = [by_name[name] for name in sorted(asked)]
+    inputs = tuple(_view_input(view, asked[view.name], keys) for view in views)
     join_keys = {key.name for view in views for key in view.join_keys}
     return ServiceInputs(
         service=service.name,
@@ -106,11 +110,13 @@ def _block(view: ViewInput, columns: Sequence[FeatureRef]) -> Block:
     )
 
 
-def _view_input(view: View | BatchView, keys: Mapping[str, str]) -> ViewInput:
+def _view_input(
+    view: View | BatchView, asked: Collection[str], keys: Mapping[str, str]
+) -> ViewInput:
     windowed = isinstance(view, View)
     return ViewInput(
         name=view.name,
-        layout=RowLayout({name: view.feature_types[name] for name in view.features}),
+        layout=RowLayout({name: view.feature_types[name] for name in view.features}, asked),
         key_fields=tuple(keys.get(k.name, k.name) for k in view.join_keys),
         counts=frozenset(
             a.feature for a in view.aggregates if a.function in ("count", "count_distinct")

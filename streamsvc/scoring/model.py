@@ -25,7 +25,7 @@ class ModelServer(Protocol):
         ...
 
     async def predict(self, inputs: F32, timeout_s: float) -> F32:
-        """Probability of the positive class; `inputs` is (n, features), missing is NaN; (n,).
+        """Scores of n vectors: (n, 1), or (n, classes). `inputs` is (n, features), missing is NaN.
 
         Raises UnavailableError when there is no usable answer within `timeout_s` seconds.
         """

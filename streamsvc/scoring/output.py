@@ -93,7 +93,8 @@ class Writer:
             entity={
                 key: requests.columns[field] for key, field in self._inputs.entity_fields.items()
             },
-            score=scores.values,
+            scores=scores.values,
+            classes=variant.card.classes,
             threshold=self._route.threshold,
             request_time_ms=requests.time_ms,
             as_of_ms=asked.vectors.as_of,

@@ -18,7 +18,8 @@ _json = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """n answers of one variant of a service to requests of one topic. Arrays have shape (n,)."""
+    """n answers of one variant of a service to requests of one topic. Arrays have shape (n,), but
+    for `scores`."""
 
     service: str
     model: str
@@ -31,7 +32,10 @@ class Predictions:
     offset: I64
     entity: Mapping[str, Column]
     """Join key -> value."""
-    score: F32
+    scores: F32
+    """Shape (n, 1), or (n, classes)."""
+    classes: Sequence[str]
+    """Names of what the model tells apart; empty for a single score."""
     threshold: float
     request_time_ms: I64
     as_of_ms: I64
@@ -48,6 +52,12 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    @property
+    def score(self) -> F32:
+        """The single score, or that of the most probable class; (n,)."""
+        found: F32 = self.scores.max(axis=1)
+        return found
 
 
 def prediction_ids(p: Predictions) -> list[bytes]:
@@ -77,7 +87,9 @@ def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
             _constant(p.service),
             b',"entity":{',
             b",".join(_constant(name) + b":%b" for name in names),
-            b'},"score":%.9g,"decision":%b,"model":',
+            b'},"score":%.9g,"decision":%b',
+            _scores_form(p.classes),
+            b',"model":',
             _constant(p.model),
             b',"model_version":',
             _constant(p.model_version),
@@ -95,7 +107,8 @@ def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
         ids,
         *(_values(p.entity[name]) for name in names),
         p.score.tolist(),
-        _choices(p.score >= p.threshold),
+        _decisions(p),
+        *(p.scores.T.tolist() if p.classes else ()),
         p.request_time_ms.tolist(),
         _or_null(p.as_of_ms),
         p.stale_ms.tolist(),
@@ -128,8 +141,19 @@ def _values(column: Column) -> list[bytes]:
     return [b"null" if text is None else text for text in key_text(column).to_bytes_list()]
 
 
-def _choices(flags: Bools) -> list[bytes]:
-    return [b"true" if flag else b"false" for flag in flags.tolist()]
+def _decisions(p: Predictions) -> list[bytes]:
+    """The most probable class, or whether a single score reaches the threshold."""
+    if p.classes:
+        names = [_json.encode(name) for name in p.classes]
+        return [names[i] for i in p.scores.argmax(axis=1).tolist()]
+    return [b"true" if flag else b"false" for flag in (p.score >= p.threshold).tolist()]
+
+
+def _scores_form(classes: Sequence[str]) -> bytes:
+    """The field with the score of each class; nothing without classes."""
+    if not classes:
+        return b""
+    return b',"scores":{' + b",".join(_constant(name) + b":%.9g" for name in classes) + b"}"
 
 
 def _or_null(values: I64) -> list[bytes]:

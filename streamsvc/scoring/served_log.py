@@ -8,12 +8,14 @@ One record is one Arrow IPC stream with one batch of one variant. Columns:
     stale_ms, ahead_ms             int64; as in the prediction
     position.<view>                struct {incarnation, offset, as_of_ms} of int64; -1 without a row
     features                       fixed-size list of float32, in the model's order
-    score                          float32
+    score                          float32; of a model of classes, that of the most probable one
+    scores                         fixed-size list of float32, one a class; only of such a model
     model_version, variant, fallback   string; fallback is null for the model server
     failed                         bool: a model server was asked and had no usable answer
     model_ms                       float32: how long the batch waited for the model
 
-The schema's metadata names `service`, `model` and, as a JSON list, `features`.
+The schema's metadata names `service`, `model` and, as JSON lists, `features` and, where there are
+scores, `classes`.
 """
 
 from __future__ import annotations
@@ -79,6 +81,10 @@ def _batch(
         pa.array(vectors.matrix.reshape(-1)), vectors.matrix.shape[1]
     )
     columns["score"] = pa.array(p.score)
+    if p.classes:
+        columns["scores"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(p.scores.reshape(-1)), len(p.classes)
+        )
     columns["model_version"] = pa.repeat(p.model_version, len(p))
     columns["variant"] = pa.repeat(p.variant, len(p))
     columns["fallback"] = pa.array(p.fallback, pa.string())
@@ -94,11 +100,14 @@ def _batch(
 
 
 def _metadata(p: Predictions, features: Sequence[str]) -> Mapping[str, bytes]:
-    return {
+    found = {
         "service": p.service.encode(),
         "model": p.model.encode(),
         "features": msgspec.json.encode(list(features)),
     }
+    if p.classes:
+        found["classes"] = msgspec.json.encode(list(p.classes))
+    return found
 
 
 def _arrow(column: Column) -> Any:

@@ -1,4 +1,4 @@
-"""Triton over gRPC: float32 matrices in, probabilities out."""
+"""Triton over gRPC: float32 matrices in, scores out."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class TritonModel:
         self._version = str(card.version)
         self._features = len(card.features)
         self._outputs_per_row = card.outputs
+        self._scores = card.scores
         self._address = address
         self._headers = dict(headers or {})
         self._slots = asyncio.Semaphore(max_inflight)
@@ -181,4 +182,4 @@ class TritonModel:
                 f"the answer has the shape {None if scores is None else scores.shape}"
             )
         # A binary model may answer with the chance of either class: the last is the positive one.
-        return np.asarray(scores, np.float32).reshape(len(inputs), -1)[:, -1]
+        return np.asarray(scores, np.float32).reshape(len(inputs), -1)[:, -self._scores :]

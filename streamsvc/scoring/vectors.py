@@ -7,7 +7,7 @@ says so: `stale_ms` where the value had changed by then, `ahead_ms` where it hol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Vectors:
     """View -> how many requests named an entity that the store does not hold."""
     failed: Mapping[int, str]
     """Row -> why an on-demand view failed on it."""
+    kept: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """View whose rows are kept -> how many were known, and how many entities were asked for."""
 
     def take(self, rows: I64) -> Vectors:
         """These rows alone."""
@@ -61,6 +63,7 @@ class Vectors:
             },
             self.missing,
             {},
+            self.kept,
         )
 
     def select(self, columns: I64) -> Vectors:
@@ -175,6 +178,9 @@ def assemble(
         positions=positions,
         missing={name: int(np.count_nonzero(v.named & ~v.present)) for name, v in views.items()},
         failed={row: why for c in computed.values() for row, why in c.failed.items()},
+        kept={
+            name: (v.rows.kept, len(v.rows)) for name, v in views.items() if v.rows.kept is not None
+        },
     )
 
 

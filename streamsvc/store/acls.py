@@ -17,6 +17,8 @@ from streamsvc.store.keys import (
     position_pattern,
     project_pattern,
     row_pattern,
+    score_pattern,
+    written_pattern,
 )
 
 __all__ = ["WORK", "StoreRole", "rules"]
@@ -51,9 +53,17 @@ class _Keys:
 
 def rules(plan: Plan, role: StoreRole, *, cluster: bool) -> list[str]:
     """The rules of `ACL SETUSER` for a role, but for its password."""
-    commands = [*_COMMANDS[role], *_CONNECT, *(_CLUSTER if cluster else ())]
+    shares = role == "scoring" and any(_shared(plan))
+    commands = [*_COMMANDS[role], *(("set",) if shares else ()), *_CONNECT]
+    commands += _CLUSTER if cluster else ()
     keys = dict.fromkeys(map(str, _keys(plan, role)))
     return ["resetkeys", *keys, "resetchannels", "-@all", *(f"+{command}" for command in commands)]
+
+
+def _shared(plan: Plan) -> list[str]:
+    """Models whose scores scoring workers keep in the store."""
+    routes = [service.route for service in plan.services if service.route is not None]
+    return sorted({route.model for route in routes if route.shared_cache_s})
 
 
 def _keys(plan: Plan, role: StoreRole) -> Iterable[_Keys]:
@@ -68,13 +78,14 @@ def _keys(plan: Plan, role: StoreRole) -> Iterable[_Keys]:
             yield _Keys(position_pattern(project, view.source.topic))
         yield _Keys(heartbeat_pattern(project))
     else:
+        for model in _shared(plan):
+            yield _Keys(score_pattern(project, model))
         routed = [service for service in plan.services if service.route is not None]
         windowed = {view.name for view in plan.views}
         on_demand = {view.name: view for view in plan.on_demand_views}
         for name in sorted({ref.view for service in routed for ref in service.features}):
             on = on_demand.get(name)
             for stored in [name] if on is None else [ref.view for ref in on.source_features]:
-                yield _Keys(row_pattern(project, stored), read_only=True)
-                if stored in windowed:
-                    yield _Keys(marker_pattern(project, stored), read_only=True)
-                    yield _Keys(layout_pattern(project, stored), read_only=True)
+                beside = marker_pattern if stored in windowed else written_pattern
+                for pattern in (row_pattern, layout_pattern, beside):
+                    yield _Keys(pattern(project, stored), read_only=True)

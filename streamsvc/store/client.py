@@ -148,7 +148,10 @@ def _exchange(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
         try:
             connection = idle.pop()
         except IndexError:
-            connection = client.connection_pool.make_connection()
+            # Not the pool's make_connection: it counts those it has ever made, and refuses for good
+            # after a hundred, which are soon made while a server is away.
+            pool = client.connection_pool
+            connection = pool.connection_class(**pool.connection_kwargs)
         try:
             connection.send_packed_command([request], check_health=False)
             replies = [_reply(connection) for _ in commands]

@@ -5,6 +5,8 @@
     position {<project>/<topic>/read}<source partition>
     beat     {<project>/heartbeat.<place>}<owner>            place: four digits
     layout   {<project>/<view>/layout}<fingerprint>
+    written  {<project>/<view>/written}
+    score    {<project>/<model>/score.<shard>}<version>.<digest of its files>.<hash of a vector>
 
 What stands in braces is a Redis Cluster hash tag: a shard's rows share a slot, so one `MGET` or
 script call may name any number of them; so do a view's markers, and a topic's positions.
@@ -15,10 +17,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from streamsvc.columns import I64, U8, BytesColumn
+from streamsvc.columns import I64, U8, U64, BytesColumn
 from streamsvc.entity_keys import murmur2
 
 __all__ = [
+    "SCORE_NAME_BYTES",
     "SHARDS",
     "heartbeat_key",
     "heartbeat_pattern",
@@ -31,10 +34,16 @@ __all__ = [
     "project_pattern",
     "row_keys",
     "row_pattern",
+    "score_keys",
+    "score_pattern",
     "shards",
+    "written_key",
+    "written_pattern",
 ]
 
 SHARDS = 64
+SCORE_NAME_BYTES = 8
+"""Of a digest that tells apart what has the same version number."""
 _GLOB_CHARACTERS = b"\\*?[]^-"
 
 
@@ -78,6 +87,24 @@ def layout_key(project: str, view: str, fingerprint: int) -> bytes:
     return f"{{{project}/{view}/layout}}{fingerprint:08x}".encode()
 
 
+def written_key(project: str, view: str) -> bytes:
+    """The store key of the mark that whoever writes rows by Feast leaves."""
+    return f"{{{project}/{view}/written}}".encode()
+
+
+def score_keys(model: str, version: str, hashes: U64) -> list[bytes]:
+    """The store keys of scores; `model` is `<project>/<model>`."""
+    shard = (hashes >> np.uint64(58)).astype(np.int64).tolist()
+    starts = [f"{{{model}/score.{i:02x}}}{version}".encode() for i in range(SHARDS)]
+    raw = hashes.astype("<u8").tobytes()
+    return [starts[s] + raw[8 * i : 8 * i + 8] for i, s in enumerate(shard)]
+
+
+def score_pattern(project: str, model: str) -> bytes:
+    """A pattern that matches every score of a model and nothing else."""
+    return b"{" + _escaped(f"{project}/{model}/score.") + b"[0-3][0-9a-f]}*"
+
+
 def row_pattern(project: str, view: str) -> bytes:
     """A SCAN pattern that matches every row of a view and nothing else."""
     return b"{" + _escaped(f"{project}/{view}/") + b"[0-3][0-9a-f]}*"
@@ -101,6 +128,11 @@ def heartbeat_pattern(project: str) -> bytes:
 def layout_pattern(project: str, view: str) -> bytes:
     """A SCAN pattern that matches what every schema of a view's rows holds and nothing else."""
     return b"{" + _escaped(f"{project}/{view}/layout") + b"}*"
+
+
+def written_pattern(project: str, view: str) -> bytes:
+    """A pattern that matches the mark of a view and nothing else."""
+    return b"{" + _escaped(f"{project}/{view}/written") + b"}"
 
 
 def project_pattern(project: str) -> bytes:

@@ -17,7 +17,7 @@ A row is the value f(k, t) for every as_of <= t < valid_until.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,8 @@ class Rows:
     values: dict[str, Column]
     foreign: int
     """Rows that were there but written for another schema, or damaged: they count as absent."""
+    kept: int | None = None
+    """How many were known from an earlier time; None where none are kept."""
 
     def __len__(self) -> int:
         return len(self.present)
@@ -98,15 +100,19 @@ class RowLayout:
     serialized `Value` there). Join keys are not features.
     """
 
-    def __init__(self, features: Mapping[str, str]) -> None:
+    def __init__(self, features: Mapping[str, str], only: Collection[str] | None = None) -> None:
+        """With `only`, these features alone are unpacked."""
         self.types = dict(sorted(features.items()))
-        self.features = tuple(self.types)
+        self.features = tuple(f for f in self.types if only is None or f in only)
+        """What is unpacked, sorted."""
         lines = "\n".join(f"{name}:{kind}" for name, kind in self.types.items())
         self.fingerprint = zlib.crc32(lines.encode())
-        self._bitmap_words = -(-len(self.features) // 64)
-        self._fixed_words = _HEADER_BYTES // 8 + self._bitmap_words + len(self.features)
+        self._bitmap_words = -(-len(self.types) // 64)
+        self._fixed_words = _HEADER_BYTES // 8 + self._bitmap_words + len(self.types)
         numbers = _FLOATS | _INTEGERS | {_BOOL}
         self._in_tail = np.array([t not in numbers for t in self.types.values()], np.bool_)
+        place = {name: i for i, name in enumerate(self.types)}
+        self._unpacked = np.array([place[name] for name in self.features], np.int64)
 
     def pack(
         self,
@@ -165,6 +171,7 @@ class RowLayout:
             self.fingerprint,
             self._bitmap_words,
             self._in_tail,
+            self._unpacked,
             numbers,
             flags,
         )
@@ -172,7 +179,8 @@ class RowLayout:
         present, *valid = flags
         floats = numbers.view(np.float64)
         values: dict[str, Column] = {}
-        for i, (name, kind) in enumerate(self.types.items()):
+        for i, name in enumerate(self.features):
+            kind = self.types[name]
             if kind in _FLOATS:
                 values[name] = NumericColumn(floats[4 + i], valid[i])
             elif kind in _INTEGERS:

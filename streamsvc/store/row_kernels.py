@@ -71,18 +71,21 @@ def unpack(
     fingerprint: int,
     bitmap_words: int,
     in_tail: Bools,
+    unpacked: I64,
     numbers: NDArray[np.int64],
     flags: NDArray[Any],
 ) -> int:
     """Spread rows `words[start[i]:end[i]]` into columns; `start[i] < 0` is an absent row.
 
     `numbers` receives incarnation, offset, as_of and valid_until, then a row of words for each
-    feature; for a feature in the tail that is where its bytes begin in the whole buffer, and, as
-    many rows further down, where they end. `flags` receives what is present, then what is valid
-    for each feature. Returns how many rows were of another schema or damaged.
+    feature in `unpacked`; for a feature in the tail that is where its bytes begin in the whole
+    buffer, and, as many rows further down, where they end. `flags` receives what is present, then
+    what is valid for each of these features. Returns how many rows were of another schema or
+    damaged.
     """
     foreign = 0
     features = len(in_tail)
+    chosen = len(unpacked)
     first = _HEADER_WORDS + bitmap_words
     for i in range(len(start)):
         p = start[i]
@@ -107,13 +110,14 @@ def unpack(
         as_of = (_swapped(words[p + 1] >> 32) << 32) | _swapped(words[p + 2])
         numbers[2, i] = as_of ^ np.int64(-0x8000000000000000)
         numbers[3, i] = words[p + 3]
-        for f in range(features):
+        for j in range(chosen):
+            f = unpacked[j]
             word = words[p + first + f]
             bits = words[p + _HEADER_WORDS + (f >> 6)]
-            flags[1 + f, i] = (bits >> (f & 63)) & 1
+            flags[1 + j, i] = (bits >> (f & 63)) & 1
             if in_tail[f]:
-                numbers[4 + f, i] = tail + (word & 0xFFFFFFFF)
-                numbers[4 + features + f, i] = numbers[4 + f, i] + ((word >> 32) & 0xFFFFFFFF)
+                numbers[4 + j, i] = tail + (word & 0xFFFFFFFF)
+                numbers[4 + chosen + j, i] = numbers[4 + j, i] + ((word >> 32) & 0xFFFFFFFF)
             else:
-                numbers[4 + f, i] = word
+                numbers[4 + j, i] = word
     return foreign
