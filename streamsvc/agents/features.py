@@ -8,6 +8,7 @@ and hands over, so the three overlap; kernels and the network release the interp
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ from streamsvc.agents.topology import Topology, ViewKey
 from streamsvc.agents.turns import Turns
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import ConfigurationError, StreamsvcError
+from streamsvc.features.warm import warm
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey
@@ -167,6 +169,8 @@ class FeatureWorker:
     async def start(self) -> None:
         """Start what must be up before the first partition is assigned."""
         self._loop = asyncio.get_running_loop()
+        # The engine's first job, while the group settles: else the first events wait for it.
+        self._on_engine(_make_ready).add_done_callback(self._ended)
         await self._producer.start()
         self._running = self._loop.create_task(self._turns.run(self._inbox, self._late))
         self._running.add_done_callback(self._ended)
@@ -188,7 +192,7 @@ class FeatureWorker:
         for task in self._watches:
             task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fatal(error)
 
@@ -339,6 +343,12 @@ class FeatureWorker:
         self.metrics.show_state(stats)
         for view, n in self._holdings.waiting().items():
             self.metrics.waiting.labels(view).set(n)
+
+
+def _make_ready() -> None:
+    began = time.monotonic()
+    warm()
+    log.info("kernels_ready", seconds=round(time.monotonic() - began, 1))
 
 
 async def run(settings: Settings, repo: Path, instance_id: str | None = None) -> None:

@@ -17,6 +17,7 @@ from streamsvc.definitions.plan import Source
 from streamsvc.errors import IntegrityError, StreamsvcError
 from streamsvc.settings import Settings
 from streamsvc.transport.admin import Admin, TopicState
+from streamsvc.transport.groups import Groups
 
 __all__ = ["INTERVAL_S", "changed", "grown", "request_topic", "watch_topics"]
 
@@ -99,7 +100,7 @@ def request_topic(settings: Settings, group: str, topic: str) -> tuple[TopicStat
     # In this order, because the group's other workers go on answering and committing meanwhile: an
     # end that was read before an offset may lie below it.
     begins = admin.start_offsets(topic)
-    committed = admin.committed(group, topic)
+    committed = Groups(admin).committed(group, topic)
     ends = admin.end_offsets(topic)
     anew = {}
     for partition, (at, topic_id) in committed.items():

@@ -44,8 +44,9 @@ from streamsvc.features.kernels.layout import (
     TIME,
     State,
 )
+from streamsvc.features.kernels.load import load
 from streamsvc.features.kernels.merge import merge
-from streamsvc.features.kernels.persist import load, measure, reach, take
+from streamsvc.features.kernels.persist import measure, reach, take
 from streamsvc.features.kernels.program import Program
 from streamsvc.features.kernels.schedule import next_due
 from streamsvc.features.spec import WindowSpec

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 
 from streamsvc.columns import I64, U8, BytesColumn
 from streamsvc.errors import IntegrityError
-from streamsvc.features.arrays import key_arrays, longs, packed_keys
+from streamsvc.features.arrays import key_arrays, longs, packed_keys, read_only
 from streamsvc.features.kernels.layout import State
-from streamsvc.features.kernels.persist import Inputs, Tiles
+from streamsvc.features.kernels.load import Inputs, reckon
+from streamsvc.features.kernels.persist import Tiles
 from streamsvc.features.kernels.serial import check_payloads
+from streamsvc.features.narrow import WIDTHS, narrow, widen
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["TileBatch", "arrays_of", "batch_of", "empty_tiles"]
 
-_HEADER = struct.Struct("<4sIQQQQq")
-_MAGIC = b"SVT1"
-_WITH_PAYLOAD = 1
-"""Flag: the batch has an array `payload`; without it no tile has any."""
+_HEADER = struct.Struct("<4s?6s5xQQQQq6q")
+"""Magic, whether there is an array `payload`, widths of the columns; numbers of keys, key bytes,
+tiles and words; `aged_ms`; the least numbers of the columns."""
+_MAGIC = b"SVT2"
+_NOTHING: I64 = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,54 +55,66 @@ class TileBatch:
         return len(self.start)
 
     def to_bytes(self) -> bytes:
-        """Header, then the arrays, little endian."""
+        """Header, then words, columns of numbers (the widest first) and keys, little endian.
+
+        A commit has few keys or few instants: its numbers lie near each other (`features.narrow`).
+        """
         lengths = self.keys.end - self.keys.start
         key_bytes = b"".join(p.tobytes() for p in _pieces(self.keys))
-        payload = b""
-        if self.payload is not None:
-            payload = np.ascontiguousarray(self.payload, "<i8").tobytes()
-        return b"".join(
-            (
-                _HEADER.pack(
-                    _MAGIC,
-                    0 if self.payload is None else _WITH_PAYLOAD,
-                    len(self.keys),
-                    len(key_bytes),
-                    len(self.start),
-                    len(self.words),
-                    self.aged_ms,
-                ),
-                np.ascontiguousarray(lengths, "<i8").tobytes(),
-                np.ascontiguousarray(self.as_of, "<i8").tobytes(),
-                np.ascontiguousarray(self.tiles, "<i8").tobytes(),
-                np.ascontiguousarray(self.start, "<i8").tobytes(),
-                payload,
-                np.ascontiguousarray(self.words, "<i8").tobytes(),
-                self.group.tobytes(),
-                key_bytes,
-            )
+        payload = _NOTHING if self.payload is None else self.payload
+        columns = (
+            lengths,
+            self.as_of,
+            self.tiles,
+            self.group.astype(np.int64),
+            self.start,
+            payload,
         )
+        lows, widths, stored = zip(*map(narrow, columns), strict=True)
+        header = _HEADER.pack(
+            _MAGIC,
+            self.payload is not None,
+            bytes(widths),
+            len(self.keys),
+            len(key_bytes),
+            len(self.start),
+            len(self.words),
+            self.aged_ms,
+            *lows,
+        )
+        words = np.ascontiguousarray(self.words, "<i8").tobytes()
+        return b"".join((header, words, *(stored[i] for i in _by_width(widths)), key_bytes))
 
     @classmethod
     def from_bytes(cls, raw: bytes | memoryview) -> TileBatch:
-        """What `to_bytes` wrote, as views of it. Raises IntegrityError for anything else."""
+        """What `to_bytes` wrote; words and keys are views of it. Raises IntegrityError for anything
+        else."""
         if len(raw) < _HEADER.size or raw[:4] != _MAGIC:
             raise IntegrityError("not a tile batch: was it written by another version?")
-        _, flags, k, key_bytes, n, words, aged_ms = _HEADER.unpack_from(raw)
-        sized = n if flags & _WITH_PAYLOAD else 0
-        total = 3 * k + n + sized + words
-        if flags > _WITH_PAYLOAD or len(raw) != _HEADER.size + 8 * total + n + key_bytes:
+        _, paid, widths, k, key_bytes, n, words, aged_ms, *lows = _HEADER.unpack_from(raw)
+        counts = (k, k, k, n, n, n if paid else 0)
+        total = _HEADER.size + 8 * words + sum(map(mul, counts, widths)) + key_bytes
+        # Where all numbers are the same there is nothing else that bounds how many there are.
+        if len(raw) != total or max(k, n) > total or not set(widths) <= set(WIDTHS):
             raise IntegrityError(f"a tile batch of {len(raw)} bytes is cut short or has a tail")
-        # Views, unless the bytes lie askew or the other way round.
-        numbers = np.require(np.frombuffer(raw, "<i8", total, _HEADER.size), np.int64, "A")
-        lengths, as_of, tiles, start, payload, rest = np.split(
-            numbers, np.cumsum([k, k, k, n, sized])
-        )
+        at, columns = _HEADER.size + 8 * words, [_NOTHING] * len(counts)
+        for i in _by_width(widths):
+            columns[i] = widen(raw, at, counts[i], lows[i], widths[i])
+            at += counts[i] * widths[i]
+        lengths, as_of, tiles, group, start, payload = columns
         if (lengths < 0).any() or lengths.sum() != key_bytes:
             raise IntegrityError("a tile batch is cut short: its keys are not as long as it says")
-        tail = np.frombuffer(raw, np.uint8, n + key_bytes, len(raw) - n - key_bytes)
-        keys = packed_keys(tail[n:], np.cumsum(lengths))
-        return cls(keys, as_of, tiles, tail[:n], start, rest, payload if sized else None, aged_ms)
+        return cls(
+            packed_keys(np.frombuffer(raw, np.uint8, key_bytes, at), np.cumsum(lengths)),
+            as_of,
+            tiles,
+            group.astype(np.uint8),
+            start,
+            # A view, unless the bytes lie askew or the other way round.
+            np.require(np.frombuffer(raw, "<i8", words, _HEADER.size), np.int64, "A"),
+            payload if paid else None,
+            aged_ms,
+        )
 
     def split(self, spec: WindowSpec, part: I64, parts: int) -> list[TileBatch]:
         """The batch in that many: key i goes with its tiles to `part[i]`."""
@@ -173,6 +189,11 @@ class TileBatch:
         )
 
 
+def _by_width(widths: Iterable[int]) -> list[int]:
+    """In which order columns of these widths are stored: so each lies on a boundary of its own."""
+    return [i for i, _ in sorted(enumerate(widths), key=lambda found: -found[1])]
+
+
 def _pieces(column: BytesColumn) -> list[U8]:
     """The rows' bytes in order: one view where they lie one after another."""
     if len(column) == 0:
@@ -208,20 +229,18 @@ def batch_of(out: Tiles, aged_ms: int) -> TileBatch:
 def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
     """A batch as `load` takes it. Raises IntegrityError if it does not fit the spec."""
     program = spec.program
-    if len(batch) and batch.group.max() >= len(program.hop):
-        raise IntegrityError("a tile batch of another definition: rebuild the view")
-    width = program.stride[batch.group] - 1
-    payload = np.zeros(len(batch) if len(program.extras) else 0, np.int64)
+    words, payload = longs(batch.words), longs(_NOTHING)
     if batch.payload is not None:
-        payload = batch.payload
-        width = width + payload
-    words_end = np.cumsum(width)
-    total = int(words_end[-1]) if len(words_end) else 0
-    fits = total == len(batch.words) and int(batch.tiles.sum()) == len(batch)
-    fits = fits and bool((batch.tiles >= 0).all())
+        payload = longs(batch.payload)
+    elif len(program.extras):
+        payload = longs(np.zeros(len(batch), np.int64))
+    tiles_end = np.empty(len(batch.keys), np.int64)
+    group, words_end = np.empty(len(batch), np.int64), np.empty(len(batch), np.int64)
+    out = (tiles_end, group, words_end)
+    fits = reckon(program, longs(batch.tiles), read_only(batch.group), payload, len(words), out)
+    ends, groups = longs(words_end), longs(group)
     if fits and len(payload):
-        sized = (longs(batch.group), longs(batch.words), longs(words_end), longs(payload))
-        fits = bool((payload >= 0).all()) and check_payloads(state, program, *sized)
+        fits = check_payloads(state, program, groups, words, ends, payload)
     if not fits:
         raise IntegrityError("a tile batch of another definition: rebuild the view")
     data, start, end = key_arrays(batch.keys)
@@ -230,10 +249,10 @@ def arrays_of(batch: TileBatch, spec: WindowSpec, state: State) -> Inputs:
         start,
         end,
         longs(batch.as_of),
-        longs(np.cumsum(batch.tiles)),
-        longs(batch.group),
+        longs(tiles_end),
+        groups,
         longs(batch.start),
-        longs(batch.words),
-        longs(words_end),
-        longs(payload),
+        words,
+        ends,
+        payload,
     )

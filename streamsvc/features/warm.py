@@ -1,4 +1,7 @@
-"""Compile every kernel ahead, so that no event waits for a compiler."""
+"""Compile every kernel ahead, so that no event waits for a compiler.
+
+python -m streamsvc.features.warm
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,7 @@ def warm() -> None:
     again.load(TileBatch.from_bytes(changed.to_bytes()))
     again.load(state.snapshot())
     features_at(spec, keys, at, zeros, zeros, columns, keys, at)
+
+
+if __name__ == "__main__":
+    warm()

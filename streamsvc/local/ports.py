@@ -7,11 +7,12 @@ exit, finds the port taken, and comes back here for another.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Collection, Iterable, Iterator
 
 from streamsvc.errors import UnavailableError
 
-__all__ = ["HOST", "choose", "is_free"]
+__all__ = ["HOST", "await_free", "choose", "is_free"]
 
 HOST = "127.0.0.1"
 
@@ -30,6 +31,16 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def await_free(port: int, timeout_s: float) -> None:
+    """Return once a server could listen on this port, or after `timeout_s`.
+
+    A process that was killed is gone before everything that it held open is closed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not is_free(port) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def choose(preferred: Iterable[int], avoid: Collection[int]) -> int:

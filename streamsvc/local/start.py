@@ -18,6 +18,8 @@ __all__ = ["Starter"]
 _POLL_S = 0.05
 # How long a server that runs already may be silent before it is taken for hung.
 _SILENCE_S = 5.0
+# What a server that was killed held open is closed within so long, on a machine that is busy.
+_RELEASE_S = 3.0
 # Starts per server; a second one is for a port that was taken in between.
 _ATTEMPTS = 4
 _MAX_LOG_BYTES = 16 * 1024 * 1024
@@ -84,6 +86,8 @@ class Starter:
         chosen: dict[str, int] = {}
         for role, customary in service.ports.items():
             preferred = [last[role]] if role in last else []
+            if preferred:  # whoever was told of it should find the server there again
+                ports.await_free(preferred[0], _RELEASE_S)
             chosen[role] = ports.choose([*preferred, customary], self._spoken_for(chosen))
         launch = service.launch(chosen)
         log = self._paths.log(service.name)

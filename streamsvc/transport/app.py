@@ -20,7 +20,6 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import faust
-import uvloop
 from faust.tables import TableManager
 from faust.types import TP
 
@@ -181,11 +180,9 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """As `asyncio.run`, on uvloop, which also the threads of Faust's consumers then use."""
+    """As `asyncio.run`; compiled code that crashes leaves the stacks of all threads in the log."""
     if sys.__stderr__ is not None:
-        # Compiled code that crashes leaves the stacks of all threads in the log.
         faulthandler.enable(sys.__stderr__)
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     asyncio.run(main)
 
 

@@ -31,7 +31,7 @@ def _wall_ms() -> int:
 
 
 class Fetch(dict[Any, list[Any]]):
-    """Partition -> chunks or records, and the number of seeks that came before this fetch."""
+    """Partition -> chunks or records, and the number of seeks and assignments before this fetch."""
 
     epoch = -1
 
@@ -71,6 +71,8 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         self._asking.update(asking)
         try:
             found = await fetch(*request)
+        except asyncio.CancelledError:
+            return False  # aiokafka's own lets it out while it pauses after a broker that is away
         finally:
             for tp in asking:
                 self._asking.pop(tp, None)
@@ -97,6 +99,7 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         group = consumer._coordinator
         instance_id = consumer._group_instance_id
         self.member = Member(group.group_id, group.generation, group.member_id, instance_id)
+        self.epoch += 1  # it is read from the group's offsets now, whatever was sought before
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_thread_stop(self) -> None:
@@ -157,12 +160,13 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         fetch.epoch = self.epoch
         return fetch
 
-    async def positions(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int | None]]:
-        """Where each partition goes on by the group's word, and the committed offset or None."""
+    async def positions(self, tps: Iterable[TP]) -> tuple[int, dict[TP, tuple[int, int | None]]]:
+        """Where each partition goes on by the group's word, and the committed offset or None; with
+        the epoch in which that was asked."""
         return await self.call_thread(self._positions, [TopicPartition(*tp) for tp in tps])
 
-    async def _positions(self, tps: list[Any]) -> dict[TP, tuple[int, int | None]]:
-        consumer = self._ensure_consumer()
+    async def _positions(self, tps: list[Any]) -> tuple[int, dict[TP, tuple[int, int | None]]]:
+        consumer, epoch = self._ensure_consumer(), self.epoch
         found = await consumer._coordinator.fetch_committed_offsets(tps)
         committed = {tp: found[tp].offset for tp in tps if tp in found and found[tp].offset >= 0}
         rest = [tp for tp in tps if tp not in committed]
@@ -171,16 +175,22 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
             reset = await consumer.end_offsets(rest)
         elif rest:
             reset = await consumer.beginning_offsets(rest)
-        return {
+        return epoch, {
             ensure_TP(tp): (committed[tp] if tp in committed else reset[tp], committed.get(tp))
             for tp in tps
         }
 
-    async def seek_all(self, positions: Mapping[TP, int]) -> int:
-        """Seeks these partitions at once; returns the epoch of fetches that come after."""
-        return await self.call_thread(self._seek_all, positions)
+    async def seek_all(self, positions: Mapping[TP, int], since: int) -> int | None:
+        """Seeks these partitions at once; returns the epoch of fetches that come after.
 
-    async def _seek_all(self, positions: Mapping[TP, int]) -> int:
+        None, and nothing is sought, if partitions were assigned or sought `since` that epoch: then
+        the positions are those of an assignment that is over.
+        """
+        return await self.call_thread(self._seek_all, positions, since)
+
+    async def _seek_all(self, positions: Mapping[TP, int], since: int) -> int | None:
+        if self.epoch != since:
+            return None
         consumer = self._ensure_consumer()
         assigned = consumer.assignment()
         self.epoch += 1

@@ -46,6 +46,7 @@ class Consumer(stock.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.ledger = Ledger()
         self._epoch = -1
+        self._term = 0
         self._fetched_at = 0.0
         self._resume: tuple[int, Mapping[TP, int]] | None = None
         self._seeking = asyncio.Lock()
@@ -281,6 +282,7 @@ class Consumer(stock.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commits what is done, and voids what is in flight. Aiokafka always revokes everything."""
+        self._term += 1
         await super().on_partitions_revoked(revoked)
         if not self.should_stop:
             await self.commit()
@@ -312,17 +314,20 @@ class Consumer(stock.Consumer):
         """Seeks every assigned partition: to where the resume hook said, else the group's offset.
 
         Without either, to the start (or end, by `consumer_auto_offset_reset`) as a number, so that
-        the first chunk's offset can be checked too.
+        the first chunk's offset can be checked too. Nothing is fetched from an assignment that ends
+        meanwhile.
         """
         async with self._seeking, self._committing:
             if self.app.outbox is not None:
                 self.app.outbox.drop()
-            tps = self.assignment()
-            known = await self._thread.positions(tps)
+            tps, term = self.assignment(), self._term
+            asked, known = await self._thread.positions(tps)
             positions = {tp: at for tp, (at, _) in known.items()}
             if self._resume is not None and self._resume[0] == self.app.consumer_generation_id:
                 positions.update({tp: at for tp, at in self._resume[1].items() if tp in tps})
-            epoch = await self._thread.seek_all(positions)
+            epoch = await self._thread.seek_all(positions, asked)
+            if epoch is None or term != self._term:
+                return  # the group has moved on: whatever is assigned next is sought anew
             self._note_positions(positions, known)
             self._epoch = epoch
 

@@ -76,7 +76,8 @@ async def follow(
     """Chunks of the partitions in `wanted`, each from its offset on, for as long as any is wanted.
 
     None where nothing came for a while. A partition that is taken out of `wanted` is read no
-    further. `ends`, if given, is told where each partition ended at the last fetch.
+    further. `ends`, if given, is told where each partition ended for readers of what is committed
+    at the last fetch: an open transaction lies behind it.
     Raises RecordsDeletedError where records that are wanted are deleted, UnavailableError if Kafka
     does not answer.
     """
@@ -90,7 +91,7 @@ async def follow(
         while wanted:
             fetched = await consumer.getmany(timeout_ms=FOLLOW_WAIT_MS)
             if ends is not None:
-                found = {partition: consumer.highwater(tp) for partition, tp in tps.items()}
+                found = {p: consumer.last_stable_offset(tp) for p, tp in tps.items()}
                 ends |= {partition: end for partition, end in found.items() if end is not None}
             for chunk in (chunk for chunks in fetched.values() for chunk in chunks):
                 if chunk.partition in wanted:

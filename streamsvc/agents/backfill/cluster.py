@@ -19,14 +19,14 @@ from streamsvc.agents.backfill.logs import commit_state
 from streamsvc.agents.backfill.rows import write_rows
 from streamsvc.agents.backfill.tiles import Piece, Task, unit_tiles
 from streamsvc.agents.topology import RunningView
-from streamsvc.errors import ConfigurationError, StreamsvcError, UnavailableError
+from streamsvc.dask_cluster import dask_cluster, import_distributed
+from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.features.engine import EngineStats
 from streamsvc.settings import Settings
 from streamsvc.store.markers import Marker
 
 __all__ = ["Pool", "open_pool"]
 
-CONNECT_S = 30
 T = TypeVar("T")
 
 
@@ -36,37 +36,21 @@ def open_pool(scheduler: str | None, processes: int | None) -> Iterator[Pool]:
 
     Raises ConfigurationError where Dask is not installed, UnavailableError if nobody answers.
     """
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ConfigurationError(
-            "backfill runs on Dask, which is not installed: pip install 'streamsvc[backfill]'"
-        ) from error
     if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=CONNECT_S)
-        except (OSError, ValueError) as error:
-            raise UnavailableError(f"No Dask scheduler at {scheduler}: {error}") from error
-        with client:
-            try:
-                client.wait_for_workers(1, timeout=CONNECT_S)
-            except TimeoutError as error:
-                raise UnavailableError(
-                    f"The Dask scheduler at {scheduler} has no workers: start some with "
-                    f"`dask worker {scheduler}`, where streamsvc is installed"
-                ) from error
+        with dask_cluster(scheduler, "backfill") as client:
             yield Pool(client)
         return
+    distributed = import_distributed("backfill")
     with (
         tempfile.TemporaryDirectory(prefix="streamsvc-backfill-") as directory,
-        LocalCluster(
+        distributed.LocalCluster(
             n_workers=processes or os.cpu_count() or 1,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             local_directory=directory,
         ) as cluster,
-        Client(cluster) as client,
+        distributed.Client(cluster) as client,
     ):
         yield Pool(client)
 

@@ -30,6 +30,7 @@ from streamsvc.store.layouts import publish_layout
 from streamsvc.store.markers import write_markers
 from streamsvc.store.sweep import delete_older
 from streamsvc.transport.admin import Admin
+from streamsvc.transport.groups import Groups
 
 __all__ = ["Backfilled", "Progress", "backfill"]
 
@@ -171,7 +172,7 @@ def _gap(settings: Settings, view: View, handover: Handover) -> str | None:
 def _refuse_running_workers(settings: Settings, plan: Plan, view: View) -> None:
     """Raise CheckFailedError while feature workers of the project run."""
     running = len(
-        Admin(settings).members(f"{settings.topic_prefix}streamsvc.{plan.project}.features")
+        Groups(Admin(settings)).members(f"{settings.topic_prefix}streamsvc.{plan.project}.features")
     )
     if running:
         raise CheckFailedError(

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -94,8 +93,7 @@ def lockstep(
     counts = ensure_topics(settings, topics, partitions)
     ensure_topics(settings, (predictions,), None)
     rounds = _Rounds(settings, timeline, counts, requests, predictions, tuple(event_topics))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(rounds, timeline, requests, answer_timeout_s, on_progress))
+    return asyncio.run(_run(rounds, timeline, requests, answer_timeout_s, on_progress))
 
 
 async def _run(

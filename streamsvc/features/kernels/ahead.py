@@ -15,6 +15,8 @@ from streamsvc.features.kernels.layout import (
     KEY_BYTES,
     KEY_ID,
     LOW,
+    NEXT,
+    PREV,
     RING_BLOCK,
     RING_ROOM,
     RING_SPAN,
@@ -26,6 +28,7 @@ from streamsvc.features.kernels.rings import digest_of, ring_block, ring_count, 
 __all__ = [
     "expect_ends",
     "expect_key",
+    "expect_links",
     "expect_newest",
     "expect_rings",
     "expect_row",
@@ -58,6 +61,15 @@ def expect_key(cx: Context, slot: int) -> None:
     s = slot * cx.width
     if cx.slots[s + KEY_ID] >> 32 > KEY_BYTES:
         prefetch(cx.pool, cx.slots[s + KEY] * UNIT)
+
+
+@inlined
+def expect_links(cx: Context, slot: int) -> None:
+    """Ask for the keys before and after a slot that is there, among those due at the same instant:
+    they are written to if it leaves them."""
+    s = slot * cx.width
+    prefetch(cx.slots, max(cx.slots[s + PREV], 0) * cx.width + NEXT)
+    prefetch(cx.slots, max(cx.slots[s + NEXT], 0) * cx.width + PREV)
 
 
 @inlined

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from streamsvc.columns import I64, U8
-from streamsvc.features.kernels.ahead import expect_row, expect_slot
+from streamsvc.features.kernels.ahead import expect_links, expect_row, expect_slot
 from streamsvc.features.kernels.context import Context, bind
 from streamsvc.features.kernels.fold import fold, settle
 from streamsvc.features.kernels.fold_extras import fold_extras
@@ -92,7 +92,9 @@ def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int
         slot = cx.queue[head]
         # Past the end of the queue lie slots of before: as good as any.
         expect_slot(cx, cx.queue[min(head + 2 * AHEAD, cx.queue_size - 1)])
-        expect_row(cx, cx.queue[min(head + AHEAD, cx.queue_size - 1)])
+        following = cx.queue[min(head + AHEAD, cx.queue_size - 1)]
+        expect_row(cx, following)
+        expect_links(cx, following)
         if cx.slots[slot * cx.width + FLAGS] & CHANGED:
             if not _emit(cx, slot, target, row):
                 return row

@@ -14,8 +14,8 @@ from streamsvc.features.kernels.fold import settle
 from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.key_index import find_key, forget_key, insert_key, tag_of
 from streamsvc.features.kernels.layout import AS_OF, CLOCK, NEVER, State
+from streamsvc.features.kernels.load import Inputs
 from streamsvc.features.kernels.merge_extras import merge_extras
-from streamsvc.features.kernels.persist import Inputs
 from streamsvc.features.kernels.pointers import as_bytes, as_floats, pointer
 from streamsvc.features.kernels.program import (
     AT_COUNT,

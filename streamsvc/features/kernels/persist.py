@@ -1,4 +1,4 @@
-"""Tiles out to a commit and back in.
+"""Tiles out to a commit; `kernels.load` puts them back in.
 
 A batch lists keys, and under each key its tiles, newest first. Dropped tiles need no record: the
 batch says up to which instant everything due has been emitted, and loading drops what had left by
@@ -9,69 +9,33 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from streamsvc.columns import I64, U8
-from streamsvc.features.kernels.ahead import (
-    expect_ends,
-    expect_key,
-    expect_newest,
-    expect_rings,
-    expect_slot,
-    likely_slot,
-)
+from streamsvc.features.kernels.ahead import expect_key, expect_newest, expect_rings, expect_slot
 from streamsvc.features.kernels.context import Context, bind
-from streamsvc.features.kernels.fold import settle
 from streamsvc.features.kernels.jit import inlined, kernel
-from streamsvc.features.kernels.key_index import (
-    find_key,
-    forget_key,
-    insert_key,
-    key_length,
-    key_place,
-    tag_of,
-)
+from streamsvc.features.kernels.key_index import key_length, key_place
 from streamsvc.features.kernels.layout import (
     AS_OF,
     FLAGS,
     IN_DIRTY,
     KEY_ID,
     LOW,
-    NEVER,
     RING_ROOM,
     RING_SPAN,
     SLOT_TOP,
     State,
 )
-from streamsvc.features.kernels.payload import drop_payloads
-from streamsvc.features.kernels.pointers import pointer, prefetch
+from streamsvc.features.kernels.pointers import pointer
 from streamsvc.features.kernels.program import Program
-from streamsvc.features.kernels.rings import ensure_tile, ring_count, ring_of, tile_at
-from streamsvc.features.kernels.schedule import reschedule
-from streamsvc.features.kernels.serial import payload_words, read_payloads, write_payloads
+from streamsvc.features.kernels.rings import ring_count, ring_of, tile_at
+from streamsvc.features.kernels.serial import payload_words, write_payloads
 
-__all__ = ["Inputs", "Tiles", "load", "measure", "reach", "take"]
+__all__ = ["Tiles", "measure", "reach", "take"]
 
 AHEAD = 8
 """Keys between asking for a cache line and reading it."""
 FREE_SLOTS = 65_536
 """Free slots that one call of `reach` passes over: about a millisecond."""
-
-
-class Inputs(NamedTuple):
-    """A batch to load: k keys, n tiles."""
-
-    keys: U8
-    key_start: I64
-    key_end: I64
-    as_of: I64
-    tiles_end: I64
-    group: I64
-    start: I64
-    words: I64
-    words_end: I64
-    payload: I64
-    """Words of tile j that are payload; empty for a program without extras."""
 
 
 class Tiles(NamedTuple):
@@ -215,66 +179,3 @@ def _expect_tiles(cx: Context, slot: int, everything: bool) -> None:
         expect_rings(cx, slot)
     else:
         expect_newest(cx, slot)
-
-
-# One pass over what a key touches, as in `update`.
-@kernel
-def load(  # noqa: PLR0912
-    st: State, pg: Program, batch: Inputs, aged: int, low: int, high: int
-) -> int:
-    """Put keys [low, high) of a batch in place of what is there. Returns where to resume."""
-    cx = bind(st, pg)
-    raw, words = pointer(batch.keys), pointer(batch.words)
-    tags = np.empty(high - low, np.int64)
-    for key in range(low, high):
-        tags[key - low] = tag_of(raw, batch.key_start[key], batch.key_end[key])
-        prefetch(cx.table, tags[key - low] & cx.table_mask)
-    # The last tile that was loaded, per group: most need no division.
-    number = np.zeros(cx.groups, np.int64)
-    begin = np.zeros(cx.groups, np.int64)
-    for key in range(low, high):
-        start, end = batch.key_start[key], batch.key_end[key]
-        if key + 2 * AHEAD < high:
-            expect_slot(cx, max(likely_slot(cx, tags[key + 2 * AHEAD - low]), 0))
-        if key + AHEAD < high:
-            expected = max(likely_slot(cx, tags[key + AHEAD - low]), 0)
-            expect_key(cx, expected)
-            expect_ends(cx, expected)
-        tag = tags[key - low]
-        slot = find_key(cx, tag, raw, start, end)
-        if slot < 0:
-            slot = insert_key(cx, tag, raw, start, end)
-            if slot < 0:
-                return key
-        s = slot * cx.width
-        cx.slots[s + AS_OF] = max(cx.slots[s + AS_OF], batch.as_of[key])
-        place, of_group = 0, -1
-        for j in range(batch.tiles_end[key - 1] if key > 0 else 0, batch.tiles_end[key]):
-            group = batch.group[j]
-            stride = cx.stride[group]
-            r = ring_of(cx, slot, group)
-            if batch.start[j] != begin[group]:
-                begin[group] = batch.start[j]
-                number[group] = begin[group] // cx.hop[group]
-            # The newest comes first, the one before it next.
-            after = place if group == of_group else cx.slots[r + RING_SPAN] & LOW
-            place = ensure_tile(cx, slot, group, number[group], max(after - 1, 0))
-            if place < 0:
-                return key
-            of_group = group
-            tile = tile_at(cx, r, stride, place)
-            width = stride - 1
-            base = batch.words_end[j] - width
-            if cx.n_extras > 0:
-                base -= batch.payload[j]
-                drop_payloads(cx, group, tile)
-            for w in range(width):
-                cx.pool[tile + 1 + w] = words[base + w]
-            if cx.n_extras > 0 and not read_payloads(cx, group, tile, words, base, base + width):
-                return key
-        # What had left by as_of is in the row that was written with it.
-        due = settle(cx, slot, max(cx.slots[s + AS_OF], aged))
-        reschedule(cx, slot, due)
-        if due == NEVER:
-            forget_key(cx, slot)
-    return high

@@ -8,7 +8,7 @@ first two words. Addresses are in units; `alloc` returns -1 when the pool must g
 from __future__ import annotations
 
 from streamsvc.features.kernels.context import Context, bind
-from streamsvc.features.kernels.jit import kernel
+from streamsvc.features.kernels.jit import inlined, kernel
 from streamsvc.features.kernels.layout import MAX_CLASS, NEED_CLASS, UNIT, State
 from streamsvc.features.kernels.program import Program
 
@@ -25,7 +25,7 @@ def class_of(words: int) -> int:
     return size_class
 
 
-@kernel
+@inlined
 def _push(cx: Context, address: int, size_class: int) -> None:
     head = cx.heads[size_class]
     cx.pool[address * UNIT] = head
@@ -36,7 +36,7 @@ def _push(cx: Context, address: int, size_class: int) -> None:
     cx.tags[address] = size_class + 1
 
 
-@kernel
+@inlined
 def _unlink(cx: Context, address: int, size_class: int) -> None:
     following = cx.pool[address * UNIT]
     before = cx.pool[address * UNIT + 1]

@@ -35,6 +35,7 @@ __all__ = [
     "create_tile",
     "digest_of",
     "drop_oldest",
+    "ensure_room",
     "ensure_tile",
     "find_tile",
     "lower_bound",
@@ -172,7 +173,7 @@ def _place_near(cx: Context, r: int, stride: int, q: int, guess: int) -> int:
     return lower_bound(cx, r, stride, q)
 
 
-@kernel
+@inlined
 def create_tile(cx: Context, slot: int, group: int, q: int) -> int:
     """Word address of an empty tile q, which must not be there yet; -1 if the pool must grow."""
     r = ring_of(cx, slot, group)
@@ -183,18 +184,15 @@ def create_tile(cx: Context, slot: int, group: int, q: int) -> int:
     return _insert_tile(cx, slot, group, q, i)
 
 
-@kernel
+# Copied into each caller up to what is rare: a call passes the context through memory.
+@inlined
 def _insert_tile(cx: Context, slot: int, group: int, q: int, i: int) -> int:
     """`create_tile` where i tiles start before tile q."""
     r = ring_of(cx, slot, group)
     stride = cx.stride[group]
     count = cx.slots[r + RING_SPAN] & LOW
-    if count == cx.slots[r + RING_ROOM] >> 32:
-        size_class = class_of(stride) if count == 0 else _class_at(cx, r) + 1
-        while _capacity(size_class, stride) <= count:
-            size_class += 1
-        if not _move(cx, r, stride, size_class):
-            return -1
+    if count == cx.slots[r + RING_ROOM] >> 32 and not ensure_room(cx, r, stride, count + 1):
+        return -1
     _spoil(cx, r)
     if i == 0 and count > 0:
         first = cx.slots[r + RING_SPAN] >> 32
@@ -203,8 +201,8 @@ def _insert_tile(cx: Context, slot: int, group: int, q: int, i: int) -> int:
         cx.slots[r + RING_SPAN] = ((first - 1) << 32) | (count + 1)
     else:
         cx.slots[r + RING_SPAN] += 1
-        for k in range(count, i, -1):
-            _copy(cx, tile_at(cx, r, stride, k - 1), tile_at(cx, r, stride, k), stride)
+        if i < count:
+            _shift(cx, r, stride, i, count)
     address = tile_at(cx, r, stride, i)
     cx.pool[address] = q << 1
     for w in range(1, stride):
@@ -214,6 +212,25 @@ def _insert_tile(cx: Context, slot: int, group: int, q: int, i: int) -> int:
 
 
 @kernel
+def _shift(cx: Context, r: int, stride: int, i: int, count: int) -> None:
+    """Move the tiles from i on up by one."""
+    for k in range(count, i, -1):
+        _copy(cx, tile_at(cx, r, stride, k - 1), tile_at(cx, r, stride, k), stride)
+
+
+@kernel
+def ensure_room(cx: Context, r: int, stride: int, tiles: int) -> bool:
+    """Let the ring at `r` have room for so many tiles; False if the pool must grow first."""
+    capacity = cx.slots[r + RING_ROOM] >> 32
+    if tiles <= capacity:
+        return True
+    size_class = class_of(tiles * stride) if capacity == 0 else _class_at(cx, r) + 1
+    while _capacity(size_class, stride) < tiles:
+        size_class += 1
+    return _move(cx, r, stride, size_class)
+
+
+@inlined
 def _copy(cx: Context, source: int, target: int, words: int) -> None:
     for w in range(words):
         cx.pool[target + w] = cx.pool[source + w]
