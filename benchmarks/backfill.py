@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import results
 from machine import machine
 from spend import assert_right, spend
 
@@ -201,12 +202,36 @@ def main() -> None:
         f"{how}: {given.events:,} events, {KEYS:,} cards, {len(view.aggregates)} features, "
         f"{written / 1e6:,.0f} MB of tiles; verified; the middle of {given.runs} runs"
     )
+    rows = []
     for processes, runs in found.items():
         rates, cpus = zip(*runs, strict=True)
+        rows.append(
+            {
+                "processes": processes,
+                "events/s": median(rates),
+                "least": min(rates),
+                "most": max(rates),
+                "CPU, µs an event": median(cpus) * 1e6,
+            }
+        )
         print(
             f"{processes} processes: {median(rates):,.0f} events/s "
             f"({min(rates):,.0f} to {max(rates):,.0f}), {median(cpus) * 1e6:.2f} us of CPU an event"
         )
+    rate = {row["processes"]: row["events/s"] for row in rows}
+    figures = {"backfill_events_per_core_s": rate[1]} if 1 in rate else {}
+    if rate.keys() >= {1, 2}:
+        figures["backfill_speedup"] = rate[2] / rate[1]
+    results.write(
+        "backfill",
+        rows,
+        "distributed",
+        "pyarrow",
+        "numba",
+        note=f"{given.events:,} events of {KEYS:,} cards, {len(view.aggregates)} features, {how}; "
+        f"the middle of {given.runs} runs.",
+        figures=figures,
+    )
 
 
 if __name__ == "__main__":

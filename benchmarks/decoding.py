@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+import results
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from machine import machine
 
@@ -160,6 +161,7 @@ def main() -> None:
     made = events(n)
     print(machine("numba", "numpy"))
     print(f"chunks of {n} records of 8 fields; CPU time, best of 200")
+    told = []
     for name, (schema, rows, registry) in formats(made).items():
         source = Source("s", "t", schema, 0, 10**15, None, None)
         decoder = Decoder(source, max_record_bytes=1 << 20, registry=registry)
@@ -171,6 +173,8 @@ def main() -> None:
         best = min(timed(decoder, values, stamps) for _ in range(200))
         size = sum(map(len, rows)) / n
         print(f"{name:22}{best / n * 1e9:6.0f} ns a record   {size:5.0f} bytes")
+        told.append({"format": name, "ns a record": best / n * 1e9, "bytes a record": size})
+    results.write("decoding", told, "numba", "numpy")
 
 
 def timed(decoder: Decoder, values: Any, stamps: Any) -> float:

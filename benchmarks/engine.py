@@ -21,6 +21,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import results
 
 from streamsvc.columns import BytesColumn, NumericColumn
 from streamsvc.definitions.plan import Aggregate
@@ -94,10 +95,13 @@ class Meter:
         self.units[name] = self.units.get(name, 0) + (units(result) if callable(units) else units)
         return result
 
-    def show(self, name: str, unit: str) -> None:
-        if self.units.get(name):
-            cost = self.spent[name] / self.units[name] * 1e9
-            print(f"  {name:<28} {cost:6.0f} ns {unit} ({self.units[name]:,})")
+    def show(self, name: str, unit: str) -> list[results.Row]:
+        """Print it, if there was such work; its row."""
+        if not self.units.get(name):
+            return []
+        cost = self.spent[name] / self.units[name] * 1e9
+        print(f"  {name:<28} {cost:6.0f} ns {unit} ({self.units[name]:,})")
+        return [{"work": name, "ns": cost, "for": unit}]
 
 
 def feed(state: WindowState, events: dict[str, Any], meter: Meter) -> None:
@@ -117,7 +121,8 @@ def feed(state: WindowState, events: dict[str, Any], meter: Meter) -> None:
             meter("take changed tiles", state.take_changed_tiles, len)
 
 
-def run(keys: int, functions: tuple[Any, ...]) -> None:
+def run(keys: int, functions: tuple[Any, ...]) -> tuple[list[results.Row], float]:
+    """Rows of results, and the bytes of a tile."""
     aggregates = [Aggregate(f"{f}_{w}", "amount", f, w, h) for w, h in WINDOWS for f in functions]
     spec = WindowSpec.of(aggregates, {"amount": "float64"})
     state, rng = WindowState(spec), np.random.default_rng(0)
@@ -126,13 +131,14 @@ def run(keys: int, functions: tuple[Any, ...]) -> None:
         stream(rng, keys, 15 * keys, START_MS + 400_000, 15_000),
     ]
     print(f"{len(aggregates)} features ({', '.join(functions)}), {keys:,} keys")
+    told: list[results.Row] = []
     for title, events in zip(("every event opens tiles", "steady"), parts, strict=True):
         meter = Meter()
         feed(state, events, meter)
         print(f" {title}:")
-        for name, unit in (("apply", "an event"), ("emit", "a row"), ("age", "a row")):
-            meter.show(name, unit)
-        meter.show("take changed tiles", "a tile")
+        shown = [("apply", "an event"), ("emit", "a row"), ("age", "a row")]
+        for name, unit in [*shown, ("take changed tiles", "a tile")]:
+            told += [{"stream": title, **row} for row in meter.show(name, unit)]
     everything = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     state.mark_all_changed()
     rows = meter("emit every key", state.emit, len)
@@ -146,12 +152,13 @@ def run(keys: int, functions: tuple[Any, ...]) -> None:
     due = state.n_due
     assert len(meter("age, a burst", state.age, len)) == due
     print(f" with {stats.tiles / stats.keys:.1f} live tiles a key in 3 windows:")
-    for name, unit in (("emit every key", "a row"), ("age, a burst", "a row")):
-        meter.show(name, unit)
-    for name in ("snapshot", "load"):
-        meter.show(name, "a tile")
+    full = f"{stats.tiles / stats.keys:.0f} live tiles a key"
+    shown = [("emit every key", "a row"), ("age, a burst", "a row")]
+    for name, unit in [*shown, ("snapshot", "a tile"), ("load", "a tile")]:
+        told += [{"stream": full, **row} for row in meter.show(name, unit)]
     size = f"{stats.bytes / 1e6:.0f} MB, {stats.bytes / stats.tiles:.0f} bytes a tile"
     print(f"  words a tile {spec.program.stride.tolist()}, all arrays {size}")
+    return [{"functions": ", ".join(functions), **row} for row in told], stats.bytes / stats.tiles
 
 
 def history(keys: int, events: int, queries: int) -> None:
@@ -301,8 +308,11 @@ def main() -> None:
         sketches(options.keys)
         tile_bytes()
         return
-    run(options.keys, FUNCTIONS)
-    run(options.keys, ("count", "mean", "std", "min", "max"))
+    told, tile = run(options.keys, FUNCTIONS)
+    more, _ = run(options.keys, ("count", "mean", "std", "min", "max"))
+    note = f"{options.keys:,} keys, 3 windows with 3 hops, 5 functions in each: CPU time of a core."
+    figures = {"tile_bytes": tile}
+    results.write("engine", told + more, "numba", "numpy", note=note, figures=figures)
     history(options.keys, 1_000_000, 300_000)
     if options.churn:
         churn(options.churn)

@@ -1,37 +1,44 @@
 """Feature worker: events/s from Kafka into the online store, with state committed.
 
-    python benchmarks/features.py [direct|shuffled] [--events 2000000] [--keys 100000]
+    python benchmarks/features.py [direct] [shuffled] [--events 2000000] [--keys 100000]
+        [--views 1 5 20] [--processes 1 2]
 
-One worker process, broker and store on the same machine, 15 windowed features in three windows
-with three hops. Every run checks 500 random entities against NumPy before it prints a number. The
-rate is taken between 20 % and 100 % of the events, from the positions that the worker publishes in
-the store: an event counts once its row is readable.
+One worker process, or so many, broker and store on the same machine, 15 windowed features of a view
+in three windows with three hops. Every run checks 500 random entities against NumPy before it
+prints a number. The rate is taken between 20 % and 100 % of the events, from the positions that the
+worker publishes in the store: an event counts once its row is readable.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import results
 from machine import machine
+from processes import cpu
 from spend import assert_right, spend
 
 from streamsvc.columns import strings
-from streamsvc.definitions.plan import EventField, EventSchema, Plan, Source
+from streamsvc.definitions.plan import EventField, EventSchema, Plan, Source, View
 from streamsvc.entity_keys import encode_entity_keys, murmur2
+from streamsvc.local.stack import LocalStack
 from streamsvc.settings import Settings, load_settings
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import RowLayout
+from streamsvc.store.sweep import delete_project
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.producer import BatchProducer
 
@@ -39,7 +46,7 @@ PARTITIONS = 4
 START_MS = 1_700_000_000_000
 
 
-def plan(topic: str, project: str, declared: bool) -> Plan:
+def plan(topic: str, declared: bool, views: int) -> Plan:
     fields = tuple(
         EventField(name, (name,), kind)
         for name, kind in (("user", "string"), ("amount", "float64"), ("ts", "int64"))
@@ -47,7 +54,8 @@ def plan(topic: str, project: str, declared: bool) -> Plan:
     schema = EventSchema(fields, "ts", "ms")
     source = Source("events", topic, schema, 60_000, 10**15, "user" if declared else None, None)
     view = spend(source, "user")
-    return Plan(project, (source,), (view,), (), (), ())
+    made = tuple(replace(view, name=f"spend{i}") for i in range(views))
+    return Plan(topic, (source,), made, (), (), ())
 
 
 def events(n: int, keys: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,8 +90,8 @@ async def publish(settings: Settings, topic: str, n: int, keys: int) -> None:
     await producer.stop()
 
 
-def verify(settings: Settings, running: Plan, n: int, keys: int, clock: int) -> None:
-    view = running.views[0]
+def verify(settings: Settings, running: Plan, n: int, keys: int) -> None:
+    view = running.views[-1]
     users, amounts, times = events(n, keys)
     seen = np.unique(users)
     sample = np.random.default_rng(1).choice(seen, min(500, len(seen)), replace=False)
@@ -101,7 +109,12 @@ def verify(settings: Settings, running: Plan, n: int, keys: int, clock: int) -> 
 
 
 def applied(client: object, running: Plan, settings: Settings) -> int:
-    view, topic = running.views[0], running.sources[0].topic
+    """Events that are in the rows of every view."""
+    return min(applied_by(client, running, settings, view) for view in running.views)
+
+
+def applied_by(client: object, running: Plan, settings: Settings, view: View) -> int:
+    topic = running.sources[0].topic
     groups = range(settings.key_groups if view.shuffled else PARTITIONS)
     found: dict[int, int] = {}
     for marker in read_markers(client, running.project, view.name, groups):  # type: ignore[arg-type]
@@ -111,46 +124,52 @@ def applied(client: object, running: Plan, settings: Settings) -> int:
     return sum(found.values())
 
 
-def measure(settings: Settings, mode: str, n: int, keys: int) -> dict[str, float]:
+def measure(
+    settings: Settings, mode: str, n: int, keys: int, views: int, processes: int
+) -> dict[str, float]:
     topic = f"bench-{uuid.uuid4().hex[:8]}"
-    running = plan(topic, topic, mode == "direct")
+    running = plan(topic, mode == "direct", views)
     Admin(settings).ensure([TopicSpec(topic, PARTITIONS)])
     asyncio.run(publish(settings, topic, n, keys))
     log = tempfile.NamedTemporaryFile("w", suffix=".log")  # noqa: SIM115 - closed below
-    child = subprocess.Popen([sys.executable, __file__, "--child", mode, topic], stderr=log)
+    command = [sys.executable, __file__, "--child", mode, topic, "--views", str(views)]
+    children = [subprocess.Popen(command, stderr=log) for _ in range(processes)]
     client = connect(settings)
-    samples: list[tuple[float, int, float]] = []
+    servers = {s.name: s.pid for s in LocalStack(Path()).status() if s.pid is not None}
+    samples: list[tuple[float, int, list[float]]] = []
     try:
         while not samples or samples[-1][1] < n:
-            assert child.poll() is None, Path(log.name).read_text()[-3000:]
-            samples.append(
-                (time.perf_counter(), applied(client, running, settings), _cpu(child.pid))
-            )
+            for child in children:
+                assert child.poll() is None, Path(log.name).read_text()[-3000:]
+            used = [sum(cpu(c.pid) for c in children), *(cpu(pid) for pid in servers.values())]
+            samples.append((time.perf_counter(), applied(client, running, settings), used))
             time.sleep(0.05)
         time.sleep(1)
-        verify(settings, running, n, keys, START_MS + n)
+        verify(settings, running, n, keys)
     finally:
-        child.terminate()
-        child.wait(30)
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait(30)
         log.close()
+        delete_project(client, running.project)
     steady = [s for s in samples if s[1] >= 0.2 * n]
     (t0, n0, c0), (t1, n1, c1) = steady[0], steady[-1]
+    each = [(after - before) / (n1 - n0) * 1e6 for before, after in zip(c0, c1, strict=True)]
     return {
-        "events_per_second": (n1 - n0) / (t1 - t0),
-        "cpu_us_per_event": (c1 - c0) / (n1 - n0) * 1e6,
+        "events/s": (n1 - n0) / (t1 - t0),
+        **{
+            f"{who} CPU, µs an event": us
+            for who, us in zip(("worker", *servers), each, strict=True)
+        },
     }
 
 
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def child(mode: str, topic: str, settings: Settings) -> None:
+def child(mode: str, topic: str, settings: Settings, views: int) -> None:
     from streamsvc.agents import features
     from streamsvc.transport.app import run
 
-    run(features.run_views(settings, plan(topic, topic, mode == "direct")))
+    run(features.run_views(settings, plan(topic, mode == "direct", views)))
 
 
 def main() -> None:
@@ -158,20 +177,42 @@ def main() -> None:
     parser.add_argument("modes", nargs="*", default=["direct", "shuffled"])
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--views", type=int, nargs="+", default=[1])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1])
     parser.add_argument("--child", action="store_true")
     options = parser.parse_args()
     settings = load_settings()
     if options.child:
-        child(options.modes[0], options.modes[1], settings)
+        child(options.modes[0], options.modes[1], settings, options.views[0])
         return
     print(machine("numba", "aiokafka", "redis"))
-    for mode in options.modes:
-        result = measure(settings, mode, options.events, options.keys)
+    rows = []
+    for mode, views, processes in product(options.modes, options.views, options.processes):
+        result = measure(settings, mode, options.events, options.keys, views, processes)
         print(
-            f"{mode:9} {result['events_per_second']:>10,.0f} events/s "
-            f"{result['cpu_us_per_event']:.2f} us of worker CPU an event "
-            f"({options.events:,} events, {options.keys:,} keys, 15 features, verified)"
+            f"{mode:9} {result['events/s']:>10,.0f} events/s "
+            f"{result['worker CPU, µs an event']:.2f} us of worker CPU an event "
+            f"({options.events:,} events, {options.keys:,} keys, 15 features in each of {views} "
+            f"views, {processes} processes, verified)"
         )
+        rows.append({"path": mode, "views": views, "processes": processes, **result})
+    write(rows, options)
+
+
+def write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    many = "views" if len(options.views) > 1 else "processes"
+    scaled = len(options.views) > 1 or len(options.processes) > 1
+    plot = {"title": f"Events/s by {many}", "x": many, "y": "events/s", "by": "path"}
+    results.write(
+        f"features_{many}" if scaled else "features",
+        rows,
+        "numba",
+        "aiokafka",
+        "redis",
+        note=f"{options.events:,} events of {options.keys:,} uniform keys, 15 features a view, "
+        f"{PARTITIONS} partitions; an event counts once its rows are readable.",
+        plots=[plot] if scaled else [],
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Restore: live tiles/s from a changelog on Kafka, and the memory that they take.
 
-    python benchmarks/restore.py [--tiles 1000000] [--partitions 2] [--rounds 1]
+    python benchmarks/restore.py [--tiles 1000000] [--partitions 2] [--rounds 1] [--repeats 3]
 
-Makes changelogs as a worker does: commit by commit, with the rolling snapshot, for `--rounds` more
-passes over the state after all of it is there. Then a process of its own takes the partitions over.
+Makes changelogs as a worker does: commit by commit, with the rolling snapshot, trimmed, for
+`--rounds` more passes over the state after all of it is there. Then a process of its own takes the
+partitions over, as often as `--repeats` says, each time a new one.
 Every key's features are compared with what its events say before a number is printed. Ten tiles a
 key (count, sum, mean, min and max over an hour, a tile a minute).
 """
@@ -12,30 +13,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import json
 import resource
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
+from statistics import median
 
 import numpy as np
-import uvloop
+import results
 from machine import machine
+from report import table
 
+from streamsvc.agents.trimmer import Appended, Trimmer
 from streamsvc.columns import BytesColumn, NumericColumn
 from streamsvc.definitions.plan import Aggregate, EventSchema, JoinKey, Source, View
 from streamsvc.features.rows import EntityRows, column_types
 from streamsvc.features.spec import WindowSpec
+from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings, load_settings
 from streamsvc.state.changelog import encode_commit, encode_open
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.restore import restore_partitions
 from streamsvc.state.shuffle import Section, Span
 from streamsvc.state.topics import LOG_CONFIG
+from streamsvc.state.trimming import Trimming
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.producer import BatchProducer
+from streamsvc.transport.reader import EARLIEST, read_to_end
 
 START_MS = 1_700_000_040_000  # on the grid of minutes
 TILES_A_KEY = 10
@@ -60,21 +67,23 @@ def values(ids: np.ndarray, tile: int) -> np.ndarray:
 
 
 async def fill(
-    producer: BatchProducer, topic: str, partition: int, n_keys: int, rounds: int
-) -> int:
-    """The changelog of a partition; returns its bytes."""
+    producer: BatchProducer, trimmer: Trimmer, topic: str, partition: int, n_keys: int, rounds: int
+) -> None:
+    """The changelog of a partition."""
     state = ViewPartition(VIEW, SPEC, partition, 1)
-    written = 0
-    await (await producer.send(topic, partition, [(None, encode_open("filler", 1), ())]))
+    opened = await (await producer.send(topic, partition, [(None, encode_open("filler", 1), ())]))
+    trimming = Trimming((opened or 0) + 1)
 
     async def commit() -> bool:
-        nonlocal written
-        cut = state.cut(commit=True)
-        assert cut.commit is not None
-        records = encode_commit("filler", cut.commit, SPEC)
-        written += sum(map(len, records))
-        await (await producer.send(topic, partition, [(None, r, ()) for r in records]))
-        return cut.commit.ends_round
+        made = state.cut(commit=True).commit
+        assert made is not None
+        records = [(None, r, ()) for r in encode_commit("filler", made, SPEC)]
+        last = await (await producer.send(topic, partition, records))
+        assert last is not None
+        appended = [Appended("v", topic, partition, trimming, made, last, len(records))]
+        await trimmer.committed(appended)
+        await trimmer.trim(appended)
+        return made.ends_round
 
     def apply(ids: np.ndarray, tile: int) -> None:
         n, at = len(ids), START_MS + tile * 60_000
@@ -95,10 +104,9 @@ async def fill(
         apply(np.unique(rng.integers(0, n_keys, EVENTS)), TILES_A_KEY)
         ended += await commit()
     assert state.state.stats().tiles >= TILES_A_KEY * n_keys
-    return written
 
 
-async def restore(settings: Settings, topic: str) -> str:
+async def restore(settings: Settings, topic: str) -> dict[str, float]:
     from streamsvc.features.warm import warm
 
     warm()
@@ -119,13 +127,17 @@ async def restore(settings: Settings, topic: str) -> str:
         found.state.resume(found.end, 0)
         verify(found.state)
     await producer.stop()
-    return (
-        f"{tiles:,} live tiles of {sum(s.keys for s in stats):,} keys in {took:.2f} s: "
-        f"{tiles / took / 1e6:.2f} M tiles/s ({used:.2f} s of CPU); "
-        f"{sum(s.bytes for s in stats) / tiles:.0f} bytes a tile in arrays, "
-        f"{(after - before) * 1e6 / tiles:.0f} resident; the process {after:,.0f} MB, "
-        f"at its peak {peak:,.0f} MB"
-    )
+    return {
+        "live tiles": tiles,
+        "keys": sum(s.keys for s in stats),
+        "s": took,
+        "tiles/s": tiles / took,
+        "CPU s": used,
+        "bytes a tile, in arrays": sum(s.bytes for s in stats) / tiles,
+        "resident": (after - before) * 1e6 / tiles,
+        "process, MB": after,
+        "peak, MB": peak,
+    }
 
 
 def verify(state: ViewPartition) -> None:
@@ -148,14 +160,18 @@ def _resident_mb() -> float:
 
 
 async def make(settings: Settings, topic: str, options: argparse.Namespace) -> int:
-    producer = BatchProducer(settings)
+    """Fill a topic; returns the bytes of the records that a restore will read."""
+    producer, trimmer = BatchProducer(settings), Trimmer(settings, "filler", FeatureMetrics())
     await producer.start()
     n_keys = options.tiles // TILES_A_KEY // options.partitions
-    sizes = [
-        await fill(producer, topic, p, n_keys, options.rounds) for p in range(options.partitions)
-    ]
+    for partition in range(options.partitions):
+        await fill(producer, trimmer, topic, partition, n_keys, options.rounds)
     await producer.stop()
-    return sum(sizes)
+    starts = dict.fromkeys(range(options.partitions), EARLIEST)
+    size = 0
+    async for chunk in read_to_end(settings, topic, starts):
+        size += int((chunk.value_end - chunk.value_start).sum())
+    return size
 
 
 def main() -> None:
@@ -163,11 +179,12 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=1_000_000)
     parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child")
     options = parser.parse_args()
     settings = load_settings()
     if options.child:
-        print(uvloop.run(restore(settings, options.child)))
+        print(json.dumps(asyncio.run(restore(settings, options.child))))
         return
     print(machine("numba", "aiokafka"))
     topic = f"bench-{uuid.uuid4().hex[:8]}.changelog"
@@ -177,7 +194,21 @@ def main() -> None:
         size = asyncio.run(make(settings, topic, options))
         print(f"changelog of {size / 1e6:,.0f} MB in {options.partitions} partitions")
         child = [sys.executable, __file__, "--child", topic]
-        subprocess.run(child, check=True, env=dict(os.environ))
+        rows = []
+        for _ in range(options.repeats):
+            done = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(table(rows))
+        rate = median(row["tiles/s"] for row in rows)
+        results.write(
+            "restore",
+            rows,
+            "numba",
+            "aiokafka",
+            note=f"A changelog of {size / 1e6:,.0f} MB in {options.partitions} partitions, "
+            "a new process each time.",
+            figures={"restore_tiles_per_s": rate},
+        )
     finally:
         admin.delete([topic])
 

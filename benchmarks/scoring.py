@@ -2,7 +2,7 @@
 
     python benchmarks/scoring.py throughput [--requests 300000] [--delivery …]
     python benchmarks/scoring.py answer [--rate 1000] [--seconds 20] [--delivery …]
-    python benchmarks/scoring.py latency [--rate 1000] [--seconds 20] [--declared] [--delivery …]
+    python benchmarks/scoring.py latency [--rate 1000 …] [--seconds 20] [--declared] [--delivery …]
 
 All servers on the same machine. `model_repository` must be what Triton reads: run this in the
 directory that `streamsvc up` was run in. 26 features of two windowed views (cards, shops) and one
@@ -20,21 +20,20 @@ import argparse
 import asyncio
 import gc
 import os
-import platform
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import results
+from machine import machine
 from processes import cpu, cpu_of_all, since
 
 from streamsvc.columns import numeric, strings
@@ -72,6 +71,7 @@ WARM_UP_S = 3.0
 """Of the workers, and of the broker's just-in-time compiler on topics that are new."""
 MODES = ("throughput", "answer", "latency")
 DELIVERIES = ("at_least_once", "exactly_once")
+PACKAGES = ("tritonclient", "xgboost")
 CARDS, SHOPS = 50_000, 500
 FUNCTIONS = ("count", "sum", "mean", "min", "max")
 
@@ -158,7 +158,7 @@ def write_store(settings: Settings, running: Plan, *, windowed: bool) -> None:
         n = SHOPS if of.name == "shops" else CARDS
         ids = numeric(np.arange(n)) if of.name == "shops" else strings(names(np.arange(n)))
         layout = RowLayout(dict(of.feature_types))
-        values = {f: numeric(np.arange(n) % (i + 50) + 0.5) for i, f in enumerate(of.features)}
+        values = {f: numeric(column) for f, column in values_of(of, n).items()}
         as_of, until = np.full(n, now - 1_000), np.full(n, NEVER_MS)
         writer.write(of.name, encode_entity_keys([ids]), layout.pack(values, 0, 0, as_of, until))
     if windowed:
@@ -166,6 +166,11 @@ def write_store(settings: Settings, running: Plan, *, windowed: bool) -> None:
         for of in running.views:
             for p in range(settings.key_groups if of.shuffled else PARTITIONS):
                 write_marker(client, running.project, of.name, p, marker)
+
+
+def values_of(of: View | BatchView, n: int) -> dict[str, np.ndarray]:
+    """What the store holds of the first n entities of a view, by feature."""
+    return {f: np.arange(n) % (i + 50) + 0.5 for i, f in enumerate(of.features)}
 
 
 def names(ids: np.ndarray) -> list[str]:
@@ -250,7 +255,19 @@ async def verify(settings: Settings, running: Plan, model: LocalModel) -> int:
     return n
 
 
-def throughput(settings: Settings, n: int, *, once: bool) -> str:
+@dataclass(frozen=True)
+class Throughput:
+    """What one scoring worker has done."""
+
+    plan: Plan
+    requests: int
+    rate: float
+    """Predictions a second,"""
+    cpu_s: float
+    """and what each took of the worker."""
+
+
+def throughput(settings: Settings, n: int, *, once: bool) -> Throughput:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
     running = plan(tag, apart=True, once=once)
     model = train(running, Path(settings.model_repository))
@@ -270,11 +287,7 @@ def throughput(settings: Settings, n: int, *, once: bool) -> str:
     begin, end = made[len(made) // 5], made[-1]
     used = np.interp([begin, end], [s[0] for s in samples], [s[2] for s in samples])
     steady = len(made) - len(made) // 5
-    return (
-        f"throughput{', exactly once' * once} {steady / (end - begin) * 1e3:>9,.0f} predictions/s, "
-        f"{(used[1] - used[0]) / steady * 1e6:.1f} us of worker CPU each "
-        f"({settings.model_server}, {n:,} requests, verified)"
-    )
+    return Throughput(running, n, steady / (end - begin) * 1e3, (used[1] - used[0]) / steady)
 
 
 def drive(
@@ -354,7 +367,7 @@ def drive(
 
 def latency(
     settings: Settings, rate: int, seconds: float, *, apart: bool, declared: bool, once: bool
-) -> str:
+) -> dict[str, Any]:
     tag = f"bench-{uuid.uuid4().hex[:8]}"
     running = plan(tag, apart=apart, declared=declared, once=once)
     model = train(running, Path(settings.model_repository))
@@ -377,15 +390,24 @@ def latency(
         stage: float(np.median([p["latency_ms"][stage] for p in found]))  # type: ignore[index]
         for stage in ("queue", "decode", "freshness", "features", "model")
     }
-    p50, p95, p99 = np.percentile(ms, [50, 95, 99])
+    p50, p95, p99, p999 = map(float, np.percentile(ms, [50, 95, 99, 99.9]))
     what = ("answer" if apart else "latency") + (", declared key," if declared else "")
     what += ", exactly once," if once else ""
-    return (
+    print(
         f"{what} at {rate:,} events/s: "
-        f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; "
+        f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f}, p99.9 {p999:.1f} ms; "
         f"{stale} of {len(found):,} without their own event; median stages in ms {stages}; "
         f"({settings.model_server}, verified)\n" + "\n".join(used)
     )
+    return {
+        "events/s": rate,
+        "p50, ms": p50,
+        "p95, ms": p95,
+        "p99, ms": p99,
+        "p99.9, ms": p999,
+        **stages,
+        "without their own event": stale / len(found),
+    }
 
 
 def child(kind: str, tag: str, settings: Settings) -> None:
@@ -407,7 +429,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("modes", nargs="*", default=list(MODES))
     parser.add_argument("--requests", type=int, default=300_000)
-    parser.add_argument("--rate", type=int, default=1_000)
+    parser.add_argument("--rate", type=int, nargs="+", default=[1_000])
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--declared", action="store_true")
     parser.add_argument("--delivery", choices=[*DELIVERIES, "both"], default="at_least_once")
@@ -420,22 +442,74 @@ def main() -> None:
     unknown = set(options.modes) - set(MODES)
     if unknown:
         parser.error(f"unknown mode {', '.join(sorted(unknown))}; there are {', '.join(MODES)}")
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d} · {platform.processor() or platform.machine()} · "
-        f"{os.cpu_count()} cores · load {os.getloadavg()[0]:.1f} · "
-        f"Python {platform.python_version()}"
-        f" · tritonclient {version('tritonclient')} · xgboost {version('xgboost')}"
-    )
-    rate, seconds, declared = options.rate, options.seconds, options.declared
+    print(machine(*PACKAGES))
+    deliveries = DELIVERIES if options.delivery == "both" else (options.delivery,)
     for mode in options.modes:
-        for delivery in DELIVERIES if options.delivery == "both" else [options.delivery]:
-            once = delivery == "exactly_once"
-            if mode == "throughput":
-                print(throughput(settings, options.requests, once=once))
-            else:
-                apart = mode == "answer"
-                found = latency(settings, rate, seconds, apart=apart, declared=declared, once=once)
-                print(found)
+        if mode == "throughput":
+            throughputs(settings, options.requests, deliveries)
+        else:
+            latencies(settings, mode, options, deliveries)
+
+
+def throughputs(settings: Settings, n: int, deliveries: Sequence[str]) -> None:
+    rows = []
+    for delivery in deliveries:
+        found = throughput(settings, n, once=delivery == "exactly_once")
+        print(
+            f"throughput, {delivery}: {found.rate:>9,.0f} predictions/s, "
+            f"{found.cpu_s * 1e6:.1f} us of worker CPU each "
+            f"({settings.model_server}, {n:,} requests, verified)"
+        )
+        rows.append(
+            {
+                "delivery": delivery,
+                "predictions/s": found.rate,
+                "worker CPU, µs each": found.cpu_s * 1e6,
+            }
+        )
+    note = f"One scoring process, {n:,} requests, {settings.model_server}, every vector logged."
+    results.write("scoring_throughput", rows, *PACKAGES, note=note)
+
+
+def latencies(
+    settings: Settings, mode: str, options: argparse.Namespace, deliveries: Sequence[str]
+) -> None:
+    rows, figures = [], {}
+    for delivery in deliveries:
+        for rate in options.rate:
+            row = latency(
+                settings,
+                rate,
+                options.seconds,
+                apart=mode == "answer",
+                declared=options.declared,
+                once=delivery == "exactly_once",
+            )
+            rows.append({"delivery": delivery, **row})
+            if mode == "latency" and options.declared and rate in (1_000, 10_000):
+                for percent in ("p50", "p99"):
+                    figures[f"prediction_{percent}_{rate // 1_000}k"] = row[f"{percent}, ms"]
+    shuffled = "" if options.declared or mode == "answer" else "_shuffled"
+    stages = "the medians of what each prediction says of its stages"
+    results.write(
+        f"scoring_{mode}{shuffled}",
+        rows,
+        *PACKAGES,
+        note=f"Milliseconds, {settings.model_server}; behind p99.9, {stages}.",
+        figures=figures,
+        plots=[
+            {
+                "title": "Latency by load",
+                "x": "events/s",
+                "y": f"{percent}, ms",
+                "by": "delivery",
+                "log": "xy",
+            }
+            for percent in ("p50", "p99")
+        ]
+        if len(options.rate) > 1
+        else [],
+    )
 
 
 if __name__ == "__main__":

@@ -1,70 +1,155 @@
-"""How fast rows of 17 doubles go into the online store behind the fence, and come out as columns.
+"""The online store: vectors of three views written and read, against Feast and raw redis-py.
 
     STREAMSVC_REDIS_URL=redis://127.0.0.1:6379/0 python benchmarks/store.py [--feast]
     STREAMSVC_REDIS_URL=redis://127.0.0.1:7000 STREAMSVC_REDIS_CLUSTER=true … for a cluster
 
-Nothing is reported before everything that was written has been read back and compared. The times
-are the best of several rounds; CPU is what this process and the server spent, which says more than
-the clock on a machine that does other things. `--feast` measures the same rows through Feast: the
-packed store and Feast's own Redis store.
+A row is a card's 15 doubles, which lie in three views, as the float32 vector that a model takes.
+Every side gives the same vectors, which is checked, and they take turns. With --feast: Feast's own
+Redis store, the same with precomputed vectors, and the packed store through Feast. Those hold fewer
+cards (--feast-keys), because writing a million takes them minutes; fewer are in their favour.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import results
+from machine import machine
+from report import table
+from store_sides import FEATURES, Bytes, FeastStore, Hashes, Packed, Side
 
-from streamsvc.columns import BytesColumn, Columns, NumericColumn, numeric
-from streamsvc.entity_keys import encode_entity_keys
-from streamsvc.feast_import import import_feast
 from streamsvc.settings import load_settings
 from streamsvc.store.client import Client, connect
 from streamsvc.store.cluster import Cluster
-from streamsvc.store.reader import RowReader
-from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout, Rows
-from streamsvc.store.sweep import delete_project
-from streamsvc.store.writer import FencedWriter
 
-FEATURES = [f"f{i:02d}" for i in range(17)]
-CHUNK = 1_000
+BATCHES = (1, 50, 1_000)
+LEAST_S = 0.25
+"""A turn of one side reads for so long."""
+OURS = "streamsvc"
+
+
+class Measured:
+    """What one side has taken so far."""
+
+    def __init__(self, side: Side, keys: int) -> None:
+        self.side, self.keys = side, keys
+        self.written_per_s = 0.0
+        self.bytes = 0.0
+        self.wall: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+        """Seconds of each turn a row,"""
+        self.client: list[float] = []
+        self.server: list[float] = []
+        """CPU seconds a row, of the largest batch,"""
+        self.single: list[float] = []
+        """and of each read of one row."""
+
+    def row(self, best: dict[int, float]) -> dict[str, Any]:
+        rates = {batch: 1 / median(self.wall[batch]) for batch in BATCHES}
+        p50, p99 = np.percentile(self.single, [50, 99]) * 1e3
+        return {
+            "store and client": self.side.name,
+            "cards": self.keys,
+            "written, rows/s": self.written_per_s,
+            "one row p50, ms": p50,
+            "p99, ms": p99,
+            **{f"read in {b:,}, rows/s": rates[b] for b in BATCHES[1:]},
+            f"{OURS}, times that": best[BATCHES[-1]] / rates[BATCHES[-1]],
+            "client CPU, µs a row": median(self.client) * 1e6,
+            "server CPU": median(self.server) * 1e6,
+            "bytes a card": self.bytes,
+        }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--feast-keys", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--feast", action="store_true", help="also through Feast (slow to start)")
+    parser.add_argument("--feast", action="store_true", help="also Feast (slow to start)")
     arguments = parser.parse_args()
     settings = load_settings()
-    project = f"bench-{uuid.uuid4().hex[:8]}"
-    with connect(settings) as client:
-        servers = infos(client, "server")
-        server = servers[0]
-        name = f"{len(servers)} x " * (len(servers) > 1) + server.get("server_name", "redis")
-        name += f" {server.get('valkey_version') or server['redis_version']}"
-        print(
-            f"{datetime.now(UTC):%Y-%m-%d}  {platform.processor() or platform.machine()}, "
-            f"{os.cpu_count()} cores  Python {platform.python_version()}  "
-            f"redis-py {version('redis')}  {name}"
-        )
+    project = f"bench{uuid.uuid4().hex[:8]}"
+    values = np.random.default_rng(1).gamma(2.0, 30.0, (arguments.keys, len(FEATURES)))
+    sides: list[tuple[Side, int]] = []
+    with connect(settings) as client, tempfile.TemporaryDirectory() as directory:
+        if arguments.feast:
+            # First, because precomputing looks through all keys of the server.
+            url = settings.redis_url.get_secret_value()
+            for kind in ("redis", "precomputed", "packed"):
+                side = FeastStore(kind, url, project, Path(directory))
+                sides.append((side, min(arguments.keys, arguments.feast_keys)))
+        if not isinstance(client, Cluster):
+            sides.append((Hashes(client, project), min(arguments.keys, 100_000)))
+            sides.append((Bytes(client, project), arguments.keys))
+        sides.append((Packed(client, project), arguments.keys))
         try:
-            packed_rows(client, project, arguments.rows, arguments.rounds)
-            if arguments.feast:
-                through_feast(settings.redis_url.get_secret_value(), project)
+            measured = [written(client, *each, values) for each in sides]
+            for turn in range(arguments.rounds):
+                order = measured[turn % len(measured) :] + measured[: turn % len(measured)]
+                for each in order:
+                    read(client, each, values, np.random.default_rng(turn))
         finally:
-            delete_project(client, project)
+            for side, keys in sides:
+                side.remove(keys)
+        show(client, measured)
+
+
+def written(client: Client, side: Side, keys: int, values: Any) -> Measured:
+    """Write every card once, and verify all of it."""
+    found = Measured(side, keys)
+    before = used(client)
+    began = time.perf_counter()
+    for low in range(0, keys, BATCHES[-1]):
+        ids = np.arange(low, min(keys, low + BATCHES[-1]))
+        side.write(ids, values[ids])
+    side.written()
+    found.written_per_s = keys / (time.perf_counter() - began)
+    found.bytes = (used(client) - before) / keys
+    for low in range(0, keys, BATCHES[-1]):
+        ids = np.arange(low, min(keys, low + BATCHES[-1]))
+        np.testing.assert_array_equal(side.read(ids), values[ids].astype(np.float32))
+    return found
+
+
+def read(client: Client, found: Measured, values: Any, rng: Any) -> None:
+    """One turn: batches of each size of random cards."""
+    for batch in BATCHES:
+        spent: list[float] = []
+        cpu, server = time.process_time(), server_cpu(client)
+        while sum(spent) < LEAST_S or len(spent) < 3:
+            ids = (
+                rng.choice(found.keys, batch, replace=False)
+                if batch > 1
+                else rng.integers(found.keys, size=1)
+            )
+            began = time.perf_counter()
+            got = found.side.read(ids)
+            spent.append(time.perf_counter() - began)
+            assert got[-1, -1] == np.float32(values[ids[-1], -1])
+        rows = batch * len(spent)
+        found.wall[batch].append(sum(spent) / rows)
+        if batch == 1:
+            found.single += spent
+        if batch == BATCHES[-1]:
+            found.client.append((time.process_time() - cpu) / rows)
+            found.server.append((server_cpu(client) - server) / rows)
+
+
+def used(client: Client) -> int:
+    return sum(int(each["used_memory"]) for each in infos(client, "memory"))
+
+
+def server_cpu(client: Client) -> float:
+    found = infos(client, "cpu")
+    return sum(float(each["used_cpu_user"]) + float(each["used_cpu_sys"]) for each in found)
 
 
 def infos(client: Client, section: str) -> list[dict[str, Any]]:
@@ -77,136 +162,29 @@ def infos(client: Client, section: str) -> list[dict[str, Any]]:
     return [client.info(section)]
 
 
-def packed_rows(client: Client, project: str, n: int, rounds: int) -> None:
-    layout = RowLayout(dict.fromkeys(FEATURES, "Float64"))
-    writer, reader = FencedWriter(client, project), RowReader(client, project)
-    rng = np.random.default_rng(1)
-    keys = encode_entity_keys([numeric(rng.permutation(n))])
-    values: Columns = {f: NumericColumn(rng.random(n), rng.random(n) > 0.1) for f in FEATURES}
-    chunks = [np.arange(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
-    stamps = np.zeros(n, np.int64)
-
-    def packed(offset: int, rows: Any = slice(None)) -> PackedRows:
-        columns = {f: c.take(rows) for f, c in values.items()}
-        at = stamps[rows]
-        return layout.pack(columns, 1, offset, at, at + NEVER_MS)
-
-    assert writer.write("rows", keys, packed(1)) == 0
-    assert writer.write("rows", keys, packed(1)) == n, "the fence let an equal position through"
-    verify(reader.read("rows", layout, keys), values)
-    chunk_keys: list[BytesColumn] = [keys.take(rows) for rows in chunks]
-    print(f"{n:,} rows of {len(FEATURES)} doubles, chunks of {CHUNK:,}, verified\n")
-    print(f"{'':24}{'rows/s':>10}{'us a row':>10}{'client CPU':>12}{'server CPU':>12}")
-
-    offset = 1
-
-    def write() -> None:
-        nonlocal offset
-        offset += 1
-        for rows, chunk in zip(chunks, chunk_keys, strict=True):
-            assert writer.write("rows", chunk, packed(offset, rows)) == 0
-
-    def read() -> None:
-        for chunk in chunk_keys:
-            matrix(reader.read("rows", layout, chunk))
-
-    best(client, "pack + fenced write", write, n, rounds)
-    best(client, "read + float32 matrix", read, n, rounds)
-    verify(reader.read("rows", layout, keys), values)
-    single = keys.take(np.arange(1))
-    best(client, "read one row", lambda: reader.read("rows", layout, single), 1, 200)
-
-
-def matrix(rows: Rows) -> NDArray[np.float32]:
-    out = np.empty((len(rows), len(FEATURES)), np.float32)
-    for j, feature in enumerate(FEATURES):
-        column = rows.values[feature]
-        assert isinstance(column, NumericColumn)
-        out[:, j] = np.where(column.valid, column.values, np.nan)
-    return out
-
-
-def verify(rows: Rows, values: Columns) -> None:
-    assert rows.present.all()
-    found = matrix(rows)
-    for j, column in enumerate(values.values()):
-        assert isinstance(column, NumericColumn)
-        wanted = np.where(column.valid, column.values, np.nan).astype(np.float32)
-        np.testing.assert_array_equal(found[:, j], wanted)
-
-
-def best(client: Client, name: str, work: Callable[[], object], n: int, rounds: int) -> None:
-    def server_cpu() -> float:
-        found = infos(client, "cpu")
-        return sum(float(each["used_cpu_user"]) + float(each["used_cpu_sys"]) for each in found)
-
-    measured = []
-    for _ in range(rounds):
-        server, cpu, wall = server_cpu(), time.process_time(), time.perf_counter()
-        work()
-        wall = time.perf_counter() - wall
-        cpu = time.process_time() - cpu
-        measured.append((wall / n, cpu / n, (server_cpu() - server) / n))
-    wall, cpu, server = (min(column) for column in zip(*measured, strict=True))
-    print(f"{name:24}{1 / wall:>10,.0f}{wall * 1e6:>10.2f}{cpu * 1e6:>12.2f}{server * 1e6:>12.2f}")
-
-
-def through_feast(url: str, project: str, n: int = 500) -> None:
-    import pandas as pd
-
-    import_feast()
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
-    from feast.types import Float64
-    from feast.value_type import ValueType
-
-    entity = Entity(name="k", join_keys=["k"], value_type=ValueType.INT64)
-    address, _, database = url.removeprefix("redis://").partition("/")
-    sections: dict[str, dict[str, str]] = {
-        "packed, through Feast": {
-            "type": "streamsvc.feast.PackedRedisOnlineStore",
-            "connection_string": url,
+def show(client: Client, measured: Sequence[Measured]) -> None:
+    servers = infos(client, "server")
+    server = servers[0].get("server_name", "redis")
+    server += f" {servers[0].get('valkey_version') or servers[0]['redis_version']}"
+    print(machine("redis", "feast"), "·", f"{len(servers)} x {server}")
+    ours = next(each for each in measured if each.side.name == OURS)
+    best = {batch: 1 / median(ours.wall[batch]) for batch in BATCHES}
+    rows = [each.row(best) for each in measured]
+    print(table(rows))
+    results.write(
+        "store",
+        rows,
+        "redis",
+        "feast",
+        note=(
+            f"{len(FEATURES)} doubles in three views of a card, in {server}; the middle of "
+            f"{len(ours.client)} turns. CPU is that of reads in {BATCHES[-1]:,}."
+        ),
+        figures={
+            "store_rows_per_s": best[BATCHES[-1]],
+            "store_row_p99": float(np.percentile(ours.single, 99)) * 1e3,
         },
-        "Feast's Redis store": {
-            "type": "redis",
-            "connection_string": f"{address},db={database or 0}",
-        },
-    }
-    frame = pd.DataFrame({f: np.random.default_rng(2).random(n) for f in FEATURES})
-    frame["k"] = range(n)
-    refs = [f"v:{f}" for f in FEATURES]
-    rows = [{"k": i} for i in range(n)]
-    print(f"\nthrough Feast, {n} rows a call{'write/s':>14}{'read/s':>10}")
-    for name, section in sections.items():
-        with tempfile.TemporaryDirectory() as directory:
-            store = FeatureStore(
-                config=RepoConfig(
-                    project=project.replace("-", "_"),
-                    provider="local",
-                    registry=str(Path(directory) / "registry.db"),
-                    online_store=section,
-                    entity_key_serialization_version=3,
-                    repo_path=Path(directory),
-                )
-            )
-            view = FeatureView(
-                name="v",
-                entities=[entity],
-                schema=[Field(name=f, dtype=Float64) for f in FEATURES],
-                source=FileSource(path="unused.parquet", timestamp_field="event_timestamp"),
-            )
-            store.apply([entity, view])
-            writes, reads = [], []
-            for _ in range(5):
-                frame["event_timestamp"] = datetime.now(UTC)
-                started = time.perf_counter()
-                store.write_to_online_store("v", frame)
-                writes.append(time.perf_counter() - started)
-                started = time.perf_counter()
-                answer = store.get_online_features(refs, rows).to_dict()
-                reads.append(time.perf_counter() - started)
-                assert all(answer[f] == frame[f].tolist() for f in FEATURES)
-            print(f"{name:30}{n / min(writes):>14,.0f}{n / min(reads):>10,.0f}")
-            store.teardown()
+    )
 
 
 if __name__ == "__main__":
