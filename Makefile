@@ -6,11 +6,11 @@ STAMP := $(VENV)/.setup-stamp
 ARGS ?=
 # Some machines forbid it, and every process of hundreds would compile its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
-# Two processes, sharing the servers; no more, because workers and servers run beside them.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores, sharing the servers: much of the suite waits.
+PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types architecture kernels test coverage unit chaos demo up down lock clean
+.PHONY: help setup lint types architecture kernels test coverage unit speed chaos bench bench-full demo up down lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,12 +36,16 @@ architecture: setup ## Check the import layers
 	$(BIN)/lint-imports
 
 kernels: setup ## Compile the kernels into numba's cache, where they are not there yet
-	@$(BIN)/python -c "from streamsvc.features.warm import warm; warm()"
+	@$(BIN)/python -m streamsvc.features.warm
 
 # The kernels take one processor for a minute in a fresh clone, and the checks the other one.
 test: setup ## Lint, types, architecture and all tests
 	@$(MAKE) --no-print-directory --output-sync=target -j 2 kernels lint types architecture
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) --durations=25
+	$(BIN)/pytest tests/speed
+
+speed: setup ## What the hot paths cost beside library calls, against the baseline; ARGS=--write makes it anew
+	PYTHONPATH=tests $(BIN)/python -m support.speed $(ARGS)
 
 coverage: setup ## All tests once more, slower, with the lines that none of them runs
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing:skip-covered
@@ -51,6 +55,12 @@ unit: setup ## Unit tests only (no servers)
 
 chaos: setup ## Hundreds of faults on real servers, from a seed; ARGS="--seed 7 --faults 200"
 	PYTHONPATH=tests $(BIN)/python -m support.chaos $(ARGS)
+
+bench: setup ## The short form of all benchmarks (a quarter of an hour), into docs/performance.md
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-full: setup ## All benchmarks, an hour or two
+	$(BIN)/python benchmarks/bench.py --full $(ARGS)
 
 demo: setup ## The whole path on real servers and real flights; ARGS="--days 2 --headless"
 	$(BIN)/streamsvc -c feature_repo demo $(ARGS)

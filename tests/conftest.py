@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from support.stack import Stack
 from streamsvc.errors import UnavailableError
 from streamsvc.features.warm import warm
 from streamsvc.local import processes
-from streamsvc.local.stack import LocalStack
+from streamsvc.local.stack import LocalStack, ServiceStatus
 from streamsvc.settings import load_settings
 
 # No test is about time: a loaded machine takes seconds where a quiet one takes milliseconds.
@@ -67,6 +68,22 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         with (session.config.stash[RUN] / "kernels.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             warm()
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """After failures, say of each server that does not run how it ended."""
+    stack = config.stash[RUN] / "stack"
+    if exitstatus == pytest.ExitCode.OK or not stack.exists():
+        return
+    for each in LocalStack(stack).status():
+        if each.state in ("killed", "not answering"):
+            terminalreporter.write_line(f"{each.title} is {each.state}; {tail_of(each)}")
+
+
+def tail_of(server: ServiceStatus) -> str:
+    """The last lines of its log."""
+    lines = server.log.read_text(errors="replace").splitlines()[-40:]
+    return "\n".join([f"the end of {server.log.name}:", *lines])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -106,8 +123,24 @@ def stack(pytestconfig: pytest.Config) -> Stack:
 
 
 @pytest.fixture(scope="session")
-def triton(stack: Stack) -> Stack:
-    """The same servers and Triton, which reads models from `.model_repository`."""
+def triton_once(stack: Stack) -> Stack:
+    """The same servers and Triton, as it was started once."""
+    return with_triton(stack)
+
+
+@pytest.fixture
+def triton(triton_once: Stack) -> Stack:
+    """The same servers and Triton, which reads models from `.model_repository`.
+
+    A test that Triton did not outlive must not fail those behind it: they get a new one.
+    """
+    ended = [s for s in LocalStack(triton_once.repo).status() if s.state == "killed"]
+    for server in ended:
+        warnings.warn(f"{server.title} ended in an earlier test; {tail_of(server)}", stacklevel=1)
+    return with_triton(triton_once) if ended else triton_once
+
+
+def with_triton(stack: Stack) -> Stack:
     local = LocalStack(stack.repo)
     local.up(["triton"])
     if local.in_process_because is not None:

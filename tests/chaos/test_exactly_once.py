@@ -14,6 +14,8 @@ from collections import Counter
 from support.scoring import plan, request
 from support.scoring_world import World, dead_letters, now_ms, remove, served_log, some, where
 
+from streamsvc.transport.groups import Groups
+
 PATIENCE_S = 180
 ROUND = 30
 BAD_EVERY = 15
@@ -55,7 +57,7 @@ async def answered(w, more):
     }
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            found = await asyncio.to_thread(w.admin.committed, group, topic)
+            found = await asyncio.to_thread(Groups(w.admin).committed, group, topic)
             if all(found.get(p, (0, ""))[0] >= at for p, at in wanted.items()):
                 return
             await asyncio.sleep(0.1)

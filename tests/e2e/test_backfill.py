@@ -18,6 +18,7 @@ from support.served import assert_served
 from streamsvc.state.topics import InternalTopics
 from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
+from streamsvc.transport.groups import Groups
 
 N = 1_500
 CHANGED_GRID = {"card_in_shop": 10 * MINUTE, "card_abroad": 20 * MINUTE}
@@ -104,6 +105,8 @@ def test_views_begin_with_their_archive_and_go_on_with_the_stream(stack, tmp_pat
         repo.start_worker("features")
         repo.start_worker("paused", STREAMSVC_SESSION_TIMEOUT_MS="60000")
         repo.wait_until(lambda: "partitions_taken_over" in repo.log_of("paused"))
+        log = repo.log_of("paused")
+        assert log.index("kernels_ready") < log.index("partitions_taken_over")
         produce(2)
         repo.wait_until_applied()
         repo.workers["paused"].send_signal(signal.SIGSTOP)
@@ -123,7 +126,7 @@ def test_views_begin_with_their_archive_and_go_on_with_the_stream(stack, tmp_pat
             repo.stop_worker(name)
         # One that stops in the middle of a rebalance is in the group until its session ends.
         group = f"streamsvc.{repo.project}.features"
-        repo.wait_until(lambda: not repo.admin.members(group))
+        repo.wait_until(lambda: not Groups(repo.admin).members(group))
         kill_while_it_builds(repo, "card_abroad", 3)
         assert incarnations("card_abroad") == {2}
         told = json.loads(backfill(repo, "card_abroad"))

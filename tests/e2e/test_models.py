@@ -82,6 +82,16 @@ def test_a_model_is_registered_served_and_deleted(triton, repo):
     assert (described["mismatches"], described["files_found"]) == ([], "as published")
     assert "match the FeatureService" in repo.streamsvc("models", "describe", name)
 
+    # What is promoted is the champion there, too; what has had its turn challenges nobody.
+    for command, aliases in (
+        (["promote", "payment_risk", "--model", "1"], {1: ["champion"], 2: ["challenger"]}),
+        (["undo", "payment_risk"], {2: ["champion"]}),
+        (["undo", "payment_risk"], {1: ["champion"]}),
+    ):
+        repo.streamsvc("rollout", *command)
+        listed = json.loads(repo.streamsvc("models", "list", "--json"))
+        assert {v["version"]: v["aliases"] for v in listed if v["aliases"]} == aliases
+
     with TritonControl(triton.settings) as control:
         assert control.ready_versions(name) == [1, 2]
         # As after a restart: nothing of it is known.

@@ -13,6 +13,7 @@ from support.served import assert_served
 
 from streamsvc.agents.scoring import run
 from streamsvc.errors import ConfigurationError
+from streamsvc.transport.groups import Groups
 
 N = 3_000
 OURS = """\
@@ -32,7 +33,7 @@ class MarkerlessRepo(RunningRepo):
             self.wait_until(lambda topic=topic, ends=ends: self.read(topic, ends), timeout_s)
 
     def read(self, topic: str, ends: dict[int, int]) -> bool:
-        held = self.admin.committed(f"streamsvc.{self.project}.features", topic)
+        held = Groups(self.admin).committed(f"streamsvc.{self.project}.features", topic)
         return all(held.get(p, (0, ""))[0] >= end for p, end in ends.items())
 
 

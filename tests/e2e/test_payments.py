@@ -15,6 +15,8 @@ from support.payments import KEYED_VIEWS, START_MS, VIEWS, generate
 from support.repo import RunningRepo
 from support.served import assert_served
 
+from streamsvc.transport.groups import Groups
+
 N = 40_000
 
 
@@ -92,4 +94,4 @@ def test_internal_topics_and_groups_carry_the_prefix(stack, tmp_path):
         }
         listed = json.loads(repo.streamsvc("topics", "list", "--json"))
         assert {t["name"] for t in listed if t["exists"]} == found | yours
-        assert len(repo.admin.members(f"{internal}features")) == 1
+        assert len(Groups(repo.admin).members(f"{internal}features")) == 1

@@ -188,8 +188,7 @@ def test_payments_by_roles_with_no_more_than_they_need(secure, tmp_path):
         truth = assert_served(repo, VIEWS)
         assert repo.dead_letter_reasons().total() == truth.refused
 
-        asked = sum(repo.admin.end_offsets("served.payment_risk").values())
-        assert asked
+        repo.wait_for_records("served.payment_risk", 1)
         tail = ("predictions", "tail", "payment_risk", "-n", "500", "--from-beginning")
         found = repo.command("operator", *tail, "--json").splitlines()
         assert {json.loads(line)["fallback"] for line in found} == {None}, "Triton answered"

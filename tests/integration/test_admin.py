@@ -18,6 +18,7 @@ from streamsvc.transport.admin import Admin, TopicSpec
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError._NOENT,
     ],
 )
 def test_offsets_are_asked_for_again_until_there_is_a_leader(
@@ -25,7 +26,7 @@ def test_offsets_are_asked_for_again_until_there_is_a_leader(
 ) -> None:
     admin, topic = Admin(stack.settings), stack.unique("leaders")
     admin.ensure([TopicSpec(topic, 2)])
-    ask, asked = admin._client.list_offsets, []
+    ask, asked = admin.client.kafka.list_offsets, []
 
     def list_offsets(request: Any, **options: Any) -> Any:
         asked.append(1)
@@ -36,7 +37,7 @@ def test_offsets_are_asked_for_again_until_there_is_a_leader(
             future.set_exception(KafkaException(KafkaError(code)))
         return answers
 
-    monkeypatch.setattr(admin, "_client", Wrapped(admin._client, list_offsets))
+    monkeypatch.setattr(admin.client, "kafka", Wrapped(admin.client.kafka, list_offsets))
     assert admin.end_offsets(topic) == {0: 0, 1: 0}
     assert len(asked) >= 3
 

@@ -7,11 +7,8 @@ archive; and the archive ended there, so the rest can only have come from the st
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -24,6 +21,7 @@ import pytest
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Producer
 from distributed import Client
+from support.dask_workers import cluster
 from support.one_value import feature_worker
 
 from streamsvc.agents.archive import ArchiveWorker
@@ -288,29 +286,6 @@ def world(stack, directory: Path, key_field: str | None) -> World:
     return World(settings, Plan(stack.unique("p"), (source,), tuple(views), (), (), ()))
 
 
-@contextmanager
-def cluster(directory: Path):
-    """A Dask scheduler and two workers, each a process of its own; gives address and workers."""
-    dask, here = [sys.executable, "-m", "dask"], ["--host", "127.0.0.1"]
-    where = directory / "scheduler.json"
-    known = ["--scheduler-file", str(where), "--no-dashboard"]
-    with (directory / "dask.log").open("w") as log:
-        options = {"cwd": directory, "stdout": log, "stderr": log}
-        scheduler = subprocess.Popen([*dask, "scheduler", "--port", "0", *here, *known], **options)
-        worker = [*dask, "worker", *known, "--nthreads", "1", "--no-nanny", *here]
-        workers = [subprocess.Popen(worker, **options) for _ in range(2)]
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not where.exists():
-            assert time.monotonic() < deadline, (directory / "dask.log").read_text()
-            time.sleep(0.05)
-        yield json.loads(where.read_text())["address"], workers
-    finally:
-        for process in (scheduler, *workers):
-            process.kill()
-            process.wait(30)
-
-
 async def test_the_stream_goes_on_where_the_archive_ends(stack, tmp_path):
     """Behind the shuffle, while a worker runs, on a cluster that loses a worker."""
     rng, made = random.Random(1), world(stack, tmp_path, None)
@@ -415,7 +390,8 @@ async def test_other_views_go_on_where_they_were(stack, tmp_path):
                 assert (await made.backfill(cards, pool)).handover == taken
 
 
-def test_a_cluster_that_is_not_there():
+def test_a_cluster_that_is_not_there(monkeypatch):
+    monkeypatch.setattr("streamsvc.dask_cluster.CONNECT_S", 1.0)
     with (
         pytest.raises(UnavailableError, match="No Dask scheduler"),
         open_pool("tcp://127.0.0.1:9", None),

@@ -8,6 +8,8 @@ import pytest
 from support.scoring import plan, request
 from support.scoring_world import World, now_ms, remove, served_log, some, where
 
+from streamsvc.transport.groups import Groups
+
 
 @pytest.fixture
 def world(stack, tmp_path):
@@ -37,6 +39,6 @@ async def test_every_request_is_answered_once_over_a_restart(world):
     assert {r["fallback"] for r in found} == {None}
     assert sorted(await served_log(w)) == sorted(r["prediction_id"] for r in found)
     group = f"streamsvc.{w.plan.project}.scoring.{w.service.name}"
-    committed = w.admin.committed(group, w.route.requests)
+    committed = Groups(w.admin).committed(group, w.route.requests)
     assert {p: at for p, (at, _) in committed.items()} == w.admin.end_offsets(w.route.requests)
     assert {mark for _, mark in committed.values()} == {w.admin.topic_id(w.route.requests)}

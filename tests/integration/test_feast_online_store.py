@@ -36,6 +36,8 @@ from feast.value_type import ValueType
 
 from streamsvc.columns import numeric, strings
 from streamsvc.entity_keys import encode_entity_keys
+from streamsvc.scoring.fetch import StoreReads
+from streamsvc.scoring.row_cache import RowCache
 from streamsvc.store.client import connect
 from streamsvc.store.keys import row_keys
 from streamsvc.store.markers import Marker, read_markers, write_marker
@@ -321,6 +323,29 @@ def card(i: int) -> EntityKey:
     return EntityKey(join_keys=["card_id"], entity_values=[Value(int64_val=i)])
 
 
+def test_whoever_keeps_rows_of_a_batch_view_learns_of_every_write(repo: Repo, stack: Any) -> None:
+    layout, keys = RowLayout({"x": "Int64"}), encode_entity_keys([numeric([70, 71])])
+    cache = RowCache(1, 3_600, time.monotonic)
+    with connect(stack.settings) as client:
+        reads = StoreReads(client, repo.project, {"fleeting": cache})
+
+        def read() -> tuple[list[Any], int | None]:
+            _, [rows] = reads.read([], [("fleeting", layout, keys)])
+            return rows.values["x"].to_pylist(), rows.kept
+
+        assert [read(), read()] == [([None, None], 0), ([None, None], 2)]
+        for value in (5, 6):
+            put(repo.packed, "fleeting", [(card(70), {"x": Value(int64_val=value)}, NOW)])
+            assert [read(), read()] == [([value, None], 0), ([value, None], 2)]
+        frame = pd.DataFrame({"card_id": [71], "x": [9], "event_timestamp": [NOW]})
+        repo.packed.write_to_online_store("fleeting", frame)
+        assert [read(), read()] == [([6, 9], 0), ([6, 9], 2)]
+        view = repo.packed.get_feature_view("fleeting")
+        provider = repo.packed._get_provider()
+        provider.online_store.update(repo.packed.config, [view], [], [], [], partial=False)
+        assert read() == ([None, None], 0)
+
+
 def test_the_newest_event_time_wins_and_a_repeat_replaces(repo: Repo) -> None:
     def write(value: int, seconds: float) -> Any:
         at = NOW - timedelta(minutes=10) + timedelta(seconds=seconds)
@@ -598,7 +623,7 @@ def test_feast_commands_and_its_feature_server(stack: Any, tmp_path: Path) -> No
     assert by_name["tier"]["statuses"] == ["PRESENT", "PRESENT", "NOT_FOUND"]
 
     with connect(stack.settings) as client:
-        assert delete_project(client, project) == 2
+        assert delete_project(client, project) == 3, "two rows, and that they were written"
 
 
 def _post_until_up(url: str, body: dict[str, Any], server: subprocess.Popen[bytes]) -> Any:

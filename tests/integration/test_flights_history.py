@@ -21,16 +21,21 @@ REPO = Path(__file__).parents[2] / "feature_repo"
 ROWS = 30_000
 
 
-@pytest.mark.parametrize("memory_mb", [1_024, 96])
-def test_history_equals_the_definition(
-    memory_mb: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repo = tmp_path / "flights"
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repo = tmp_path_factory.mktemp("history") / "flights"
     ignored = shutil.ignore_patterns("data", ".streamsvc", "__pycache__", "*.db")
     shutil.copytree(REPO, repo, ignore=ignored)
     flights.write_flights(repo / "data")
     with contextlib.redirect_stdout(sys.stderr):
         feast_repo.apply(repo)
+    return repo
+
+
+@pytest.mark.parametrize("memory_mb", [1_024, 96])
+def test_history_equals_the_definition(
+    memory_mb: int, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STREAMSVC_HISTORY_MEMORY_MB", str(memory_mb))
     store = feast_repo.open_store(repo)
     asked = pd.read_parquet(repo / "data" / flights.LABELS).sample(ROWS, random_state=3)

@@ -15,7 +15,7 @@ from support.models import SmallModel, small_model
 
 from streamsvc.models.reconciler import Change, Reconciler
 from streamsvc.models.triton_control import TritonControl
-from streamsvc.models.triton_repository import publish
+from streamsvc.models.triton_repository import configured_versions, publish
 
 
 def processes_of(name: str, version: int) -> frozenset[int]:
@@ -70,14 +70,24 @@ def test_versions_come_and_go_as_they_are_wanted(triton: Any) -> None:
         control.unload(name)
         assert [c.version for c in reconciler.reconcile({name: [2, 3]})] == [2, 3]
 
-        # One that is damaged is refused with the server's reason, once; the others serve.
+        # One that is damaged is refused, once; the others serve.
         path = triton.model_repository / name / "1" / "xgboost.ubj"
         path.write_bytes(path.read_bytes() + b" ")
         (refused,) = reconciler.reconcile({name: [1, 2, 3]})
         assert (refused.version, refused.action) == (1, "refused")
-        assert "is not the file that was published" in refused.why
+        assert "is damaged" in refused.why
         assert control.ready_versions(name) == [2, 3]
         assert reconciler.reconcile({name: [1, 2, 3]}) == []
+
+        # What nobody wants stays a while: a rollout that wants it may be about to be written.
+        assert reconciler.reconcile({name: [2, 3]}) == []
+        now = [0.0]
+        patient = Reconciler(control, triton.model_repository, 30, lambda: now[0])
+        for instant, wanted in ((0, [2]), (20, [2, 3]), (40, [2]), (69, [2])):
+            now[0] = instant
+            assert patient.reconcile({name: wanted}) == []
+        now[0] = 70
+        assert patient.reconcile({name: [2]}) == [Change(name, 3, "unloaded")]
 
         assert {c.action for c in reconciler.reconcile({name: []})} == {"unloaded"}
         assert control.ready_versions(name) == []
@@ -91,6 +101,26 @@ def test_a_version_that_computes_something_else_is_refused(triton: Any) -> None:
         (refused,) = Reconciler(control, triton.model_repository).reconcile({name: [1]})
         assert refused.action == "refused"
         assert "does not compute" in refused.why
+        control.unload(name)
+
+
+def test_a_version_that_cannot_start_keeps_no_other_from_serving(triton: Any) -> None:
+    name = triton.unique("model")
+    for number in (1, 2, 3):
+        model = small_model(number, name)
+        publish(triton.model_repository, model.version(number, name), model.booster)
+    with (triton.model_repository / name / "2" / "model.py").open("a") as code:
+        code.write("\nraise RuntimeError('this one never starts')\n")
+    with TritonControl(triton.settings) as control:
+        changes = Reconciler(control, triton.model_repository).reconcile({name: [1, 2, 3]})
+        assert [(c.version, c.action) for c in changes] == [
+            (1, "loaded"),
+            (2, "refused"),
+            (3, "loaded"),
+        ]
+        assert "this one never starts" in changes[1].why
+        # Nor after a restart, when Triton loads what is configured, all of it or nothing.
+        assert configured_versions(triton.model_repository / name) == [1, 3]
         control.unload(name)
 
 

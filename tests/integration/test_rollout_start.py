@@ -10,14 +10,14 @@ from support.repo import RunningRepo
 
 from streamsvc.agents.rollouts import live_workers
 from streamsvc.errors import UnavailableError
-from streamsvc.models.triton_repository import publish
+from streamsvc.models.triton_repository import configured_versions, publish, serve
 
 SERVICE = "payment_risk"
 
 
 @pytest.fixture
 def repo(stack, tmp_path):
-    with RunningRepo(stack, tmp_path, "payments") as running:
+    with RunningRepo(stack, tmp_path, "payments", STREAMSVC_MODEL_SERVER="in-process") as running:
         running.apply()
         small = small_model(model=SERVICE, service=SERVICE)
         for version in (1, 2):
@@ -47,8 +47,11 @@ def test_a_rollout_is_started_by_a_policy_paused_and_resumed(repo):
     assert "--by-hand has no policy" in repo.streamsvc(
         *start, "1", "--by-hand", "--set", "step_weight=3", code=2
     )
+    models = repo.path / ".streamsvc" / "models"
+    serve(models, SERVICE, [2])  # as the reconciler does with what has been tried before
     told = ("--policy", "careful.toml", "--set", "interval_s=45", "--set", "score_psi=none")
     repo.streamsvc(*start, "1", *told, "--why", "trained on May")
+    assert configured_versions(models / SERVICE) == [1, 2]
     assert "is paused already" not in repo.streamsvc("rollout", "pause", SERVICE)
     assert "is paused already" in repo.streamsvc("rollout", "pause", SERVICE, code=2)
     repo.streamsvc("rollout", "resume", SERVICE, "--why", "looks fine")

@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 import orjson
 import pytest
-from support.scoring import plan, request
+from support.scoring import FEATURES, plan, request
 from support.scoring_world import (
     PARTITIONS,
     World,
@@ -24,9 +24,18 @@ from support.scoring_world import (
     where,
 )
 
+from streamsvc.columns import numeric, strings
+from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.events.wire import AFTER_HEADER
 from streamsvc.models.local_model import LocalModel
+from streamsvc.scoring import fetch
 from streamsvc.state.topics import worker_group
+from streamsvc.store.keys import row_keys
+from streamsvc.store.many_keys import mget
+from streamsvc.store.row import NEVER_MS, RowLayout
+from streamsvc.store.writer import FencedWriter
+from streamsvc.store.written import leave_mark
+from streamsvc.transport.groups import Groups
 
 VALIDATOR = jsonschema.Draft202012Validator(
     orjson.loads((Path(__file__).parents[2] / "docs" / "prediction.schema.json").read_bytes())
@@ -85,6 +94,45 @@ async def test_every_request_gets_the_score_of_its_vector(world):
         np.testing.assert_array_equal(served[record["prediction_id"]], row)
 
 
+async def test_rows_of_a_batch_view_are_read_once_until_feast_writes_it(world, monkeypatch):
+    w, asked = world(feature_cache_mb=8), []
+
+    def recorded(client, names):
+        asked.extend(name for name in names if b"/limits/" in name and b"/written" not in name)
+        return mget(client, names)
+
+    monkeypatch.setattr(fetch, "mget", recorded)
+    cards = encode_entity_keys([strings(["c3", "c4"])])
+    [changed, other] = row_keys(w.plan.project, "limits", cards)
+
+    async def limits():
+        """What the next requests, one of each card, are answered with."""
+        before = len(answered)
+        w.send([request(card, 1, 1.0, w.started_ms) for card in ("c3", "c4")])
+        answered.update(
+            {
+                r["prediction_id"]: r["entity"]["card"]
+                for r in await w.predictions(before + 2)
+                if r["prediction_id"] not in answered
+            }
+        )
+        served, new = await served_log(w), list(answered)[before:]
+        return {answered[i]: served[i][FEATURES.index("limits:limit")] for i in new}
+
+    answered = {}
+    held = {card: w.sums("limits")[card] for card in ("c3", "c4")}
+    async with w.worker():
+        assert [await limits(), await limits()] == [held, held]
+        assert asked.count(changed) == asked.count(other) == 1
+        layout = RowLayout({"limit": "Float32"})
+        now, never = np.array([w.started_ms]), np.array([NEVER_MS])
+        row = layout.pack({"limit": numeric([77.0])}, 1, 6, now, never)
+        FencedWriter(w.client, w.plan.project).write("limits", cards.take(np.array([0])), row)
+        leave_mark(w.client, w.plan.project, "limits")
+        assert [await limits(), await limits()] == [held | {"c3": 77.0}] * 2
+        assert asked.count(changed) == asked.count(other) == 2
+
+
 async def test_a_stopped_worker_goes_on_where_it_was(world):
     w = world()
     w.send([request(*a, now_ms()) for a in some(300)])
@@ -103,7 +151,7 @@ async def test_a_service_that_begins_at_the_end_answers_what_comes_and_then_lose
     group = worker_group("", w.plan.project, "scoring", w.service.name)
     w.send([request(*a, now_ms()) for a in asked[:30]])
     async with w.worker():
-        while not await asyncio.to_thread(w.admin.committed, group, w.route.requests):
+        while not await asyncio.to_thread(Groups(w.admin).committed, group, w.route.requests):
             await asyncio.sleep(0.05)
         w.send([request(*a, now_ms()) for a in asked[30:60]])
         await w.predictions(30)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
+import jsonschema
 import numpy as np
+import orjson
 import pytest
 from support.models import small_model
 from support.proxy import Relay
-from support.scoring import plan, request
+from support.scoring import CLASSES, plan, request, trained_classes
 from support.scoring_world import World, now_ms, remove, some, where
 
+from streamsvc.agents.explaining import explain
 from streamsvc.errors import UnavailableError
 from streamsvc.models.local_model import LocalModel
 from streamsvc.models.triton_control import TritonControl
@@ -19,6 +23,9 @@ from streamsvc.models.triton_repository import publish
 from streamsvc.scoring.triton_client import MAX_ROWS, TritonModel
 
 TIMEOUT_S = 30.0
+VALIDATOR = jsonschema.Draft202012Validator(
+    orjson.loads((Path(__file__).parents[2] / "docs" / "prediction.schema.json").read_bytes())
+)
 
 
 @pytest.fixture
@@ -40,10 +47,10 @@ async def test_it_answers_as_the_model_in_this_process(served):
         await client.predict(matrix, TIMEOUT_S)
     await client.recover(TIMEOUT_S)
     np.testing.assert_allclose(
-        await client.predict(matrix, TIMEOUT_S), local.predict(matrix), atol=1e-6
+        await client.predict(matrix, TIMEOUT_S), local.predict(matrix)[:, None], atol=1e-6
     )
     one = await client.predict(matrix[:1], TIMEOUT_S)
-    assert one.shape == (1,)
+    assert one.shape == (1, 1)
 
 
 async def test_a_long_batch_goes_in_parts(served):
@@ -52,7 +59,7 @@ async def test_a_long_batch_goes_in_parts(served):
     many = np.tile(matrix, (MAX_ROWS // len(matrix) * 2 + 1, 1))
     assert len(many) > 2 * MAX_ROWS
     np.testing.assert_allclose(
-        await client.predict(many, TIMEOUT_S), local.predict(many), atol=1e-6
+        await client.predict(many, TIMEOUT_S), local.predict(many)[:, None], atol=1e-6
     )
 
 
@@ -97,6 +104,53 @@ async def test_predictions_go_through_triton(world, triton):
     with TritonControl(triton.settings) as control:
         # Warming up asks for two rows, proving the server for one.
         assert control.inference_count(world.route.model) >= 300
+
+
+async def test_a_model_of_classes_answers_with_all_of_them_whoever_is_asked(triton):
+    made = World(
+        triton.settings,
+        plan(
+            triton.unique("scoring") + ".",
+            deadline_ms=600_000,
+            model=triton.unique("classes"),
+            default_class="pale",
+            cache_mb=1,
+        ),
+        triton.model_repository,
+        trained=trained_classes,
+    )
+    asked = some(90)
+    values = [request(*a, now_ms()) for a in asked]
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(remove, made)
+        control = stack.enter_context(TritonControl(triton.settings))
+        stack.callback(control.unload, made.route.model)
+        relay = await stack.enter_async_context(Relay(triton.settings.triton_grpc_url))
+        async with made.worker(model_server="triton", triton_grpc_url=relay.address):
+            made.send(values[:60])
+            await made.predictions(60)
+            await relay.cut()
+            made.send(values[60:])
+            found = await made.predictions(90)
+        by_place = {where(r): r for r in found}
+        told = await asyncio.to_thread(
+            explain, made.settings, made.plan, made.repository, by_place[0, 0]["prediction_id"]
+        )
+    matrix = np.array([made.vector(*a) for a in asked], np.float32)
+    want = LocalModel(made.version).predict(matrix)
+    for i, scores in enumerate(want):
+        record = by_place[i % 3, i // 3]
+        VALIDATOR.validate(record)
+        np.testing.assert_allclose(list(record["scores"].values()), scores, atol=1e-6)
+        assert list(record["scores"]) == list(CLASSES)
+        assert record["decision"] == CLASSES[scores.argmax()]
+        assert record["score"] == max(record["scores"].values())
+    assert len({r["decision"] for r in found}) == 3
+    assert {r["fallback"] for r in found} == {None, "in-process"}
+    assert told.decision == by_place[0, 0]["decision"]
+    assert told.scores == pytest.approx(by_place[0, 0]["scores"], rel=1e-6)
+    parts = [part.contribution for part in told.features]
+    assert sum(parts) + told.base == pytest.approx(told.margin, abs=1e-5)
 
 
 async def test_when_triton_dies_the_copy_answers_and_nothing_is_lost(world, triton):

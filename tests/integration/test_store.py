@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -319,7 +319,7 @@ def test_each_refusal_of_a_server_names_its_fix(reply: bytes, fix: str) -> None:
                     connection, _ = server.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, suppress(ConnectionResetError):
                     while request := connection.recv(65_536):
                         greeting = b"CLIENT" in request or b"SELECT" in request
                         connection.sendall((b"+OK" if greeting else reply) + b"\r\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -13,8 +13,9 @@ from confluent_kafka import Producer as Plain
 from streamsvc.errors import IntegrityError
 from streamsvc.transport import transactions
 from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.groups import Groups
 from streamsvc.transport.producer import REQUEST_BYTES
-from streamsvc.transport.reader import EARLIEST, read_to_end
+from streamsvc.transport.reader import EARLIEST, follow, read_to_end
 from streamsvc.transport.transactions import FencedError, Member, TransactionalProducer
 
 PATIENCE_S = 30
@@ -65,8 +66,9 @@ async def test_a_member_is_written_as_librdkafka_writes_it_and_commits(stack, gr
         assert member.metadata() == metadata
         records = [(b"k", b"1", ()), (None, b"2", [("h", b"x")]), (b"k", None, ())]
         sends = [(f"{group}.out", 1, records), (f"{group}.out", 0, [(b"z", b"3", ())])]
-        producer.run(sends, {(group, 0): (7, "mark")}, member)
-        assert Admin(stack.settings).committed(group, group) == {0: (7, "mark")}
+        mark = Admin(stack.settings).state(group).topic_id
+        producer.run(sends, {(group, 0): (7, mark)}, member)
+        assert Groups(Admin(stack.settings)).committed(group, group) == {0: (7, mark)}
         assert await held(stack, f"{group}.out") == [
             (0, b"z", b"3", []),
             (1, b"k", b"1", []),
@@ -85,7 +87,7 @@ async def test_an_older_generation_and_a_stranger_commit_nothing(stack, group):
                 producer.run([(f"{group}.out", 0, [(None, b"x", ())])], {(group, 0): (9, "")}, who)
             assert not fenced.value.for_good
         producer.run([(f"{group}.out", 0, [(None, b"y", ())])], {(group, 0): (3, "")}, member)
-        assert Admin(stack.settings).committed(group, group) == {0: (3, "")}
+        assert Groups(Admin(stack.settings)).committed(group, group) == {0: (3, "")}
     assert await held(stack, f"{group}.out") == [(0, None, b"y", [])]
 
 
@@ -107,7 +109,7 @@ async def test_a_record_that_is_too_large_stops_the_worker_and_is_not_sent(stack
         with pytest.raises(IntegrityError, match="cannot be sent"):
             producer.run([(f"{group}.out", 0, large)], {(group, 0): (9, "")}, member)
         producer.close()
-        assert Admin(stack.settings).committed(group, group) == {}
+        assert Groups(Admin(stack.settings)).committed(group, group) == {}
 
 
 def test_a_member_that_was_thrown_out_has_nothing_to_commit_with():
@@ -128,7 +130,7 @@ async def test_offsets_are_read_once_no_open_transaction_can_change_them(stack, 
         # Whoever comes next under its name ends what it left open.
         found = []
         reading = threading.Thread(
-            target=lambda: found.append(Admin(stack.settings).committed(group, group))
+            target=lambda: found.append(Groups(Admin(stack.settings)).committed(group, group))
         )
         reading.start()
         reading.join(0.5)
@@ -156,6 +158,28 @@ class Hanging:
             self.ended.set()
 
 
+async def test_who_follows_a_topic_is_at_its_end_although_a_transaction_is_open(stack, group):
+    producer = Plain(
+        {"bootstrap.servers": stack.settings.kafka_bootstrap_servers, "transactional.id": group}
+    )
+    producer.init_transactions(PATIENCE_S)
+    for value in (b"first", b"second"):
+        producer.begin_transaction()
+        producer.produce(f"{group}.out", value, partition=0)
+        assert producer.flush(PATIENCE_S) == 0
+        if value == b"first":
+            producer.commit_transaction(PATIENCE_S)
+    ends: dict[int, int] = {}
+    read = 0
+    async with aclosing(follow(stack.settings, f"{group}.out", {0: 0}, 100, ends)) as chunks:
+        async for chunk in chunks:
+            read = read if chunk is None else chunk.next_offset
+            if chunk is None and ends:
+                break
+    assert ends == {0: read} == {0: 2}  # a record and its marker
+    producer.abort_transaction(PATIENCE_S)
+
+
 async def test_a_call_that_does_not_return_is_left_behind_and_commits_nothing(
     stack, group, monkeypatch
 ):
@@ -172,5 +196,5 @@ async def test_a_call_that_does_not_return_is_left_behind_and_commits_nothing(
         hanging.go_on.set()
         assert hanging.ended.wait(PATIENCE_S)
         following.run([(f"{group}.out", 0, [(None, b"y", ())])], {(group, 0): (3, "")}, member)
-        assert Admin(stack.settings).committed(group, group) == {0: (3, "")}
+        assert Groups(Admin(stack.settings)).committed(group, group) == {0: (3, "")}
     assert await held(stack, f"{group}.out") == [(0, None, b"y", [])]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -18,10 +19,12 @@ __all__ = ["Command", "fork"]
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["support.preloaded"])
+_TESTS = str(Path(__file__).parents[1])
 
 
 def fork(log: Path, run: Callable[..., None], *arguments: Any) -> Any:
     """A started process that runs a function; `log` gets what it says."""
+    _start_server()
     log.touch()
     process = _forks.Process(target=_logged, args=(log, run, arguments))
     process.start()
@@ -58,6 +61,20 @@ class Command:
     def kill(self) -> None:
         """kill -9."""
         self.send_signal(signal.SIGKILL)
+
+
+def _start_server() -> None:
+    """Where it finds what to preload: Python 3.11 hands it our path and then does not use it
+    (CPython issue 117378), and that an import fails it tells nobody."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = _TESTS if before is None else f"{_TESTS}{os.pathsep}{before}"
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _logged(log: Path, run: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -14,14 +14,18 @@ PATIENCE_S = 180
 
 
 def _work(kind: str, arguments: tuple[Any, ...]) -> None:
-    from streamsvc.agents import features, scoring
+    from streamsvc.agents import features, rollout_worker, scoring
 
-    run: Any = features.run_views if kind == "features" else scoring.run_services
-    asyncio.run(run(*arguments))
+    runs: dict[str, Any] = {
+        "features": features.run_views,
+        "scoring": scoring.run_services,
+        "rollout": rollout_worker.run_rollouts,
+    }
+    asyncio.run(runs[kind](*arguments))
 
 
 class Worker:
-    """A feature or scoring worker; `log` gets what it says."""
+    """A worker of any of these kinds; `log` gets what it says."""
 
     def __init__(self, kind: str, log: Path, *arguments: Any) -> None:
         self.log = log

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+from click.testing import Result
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.forked import Command
@@ -98,16 +99,18 @@ class RunningRepo:
         return done.stdout
 
     def streamsvc(self, *arguments: str, code: int = 0) -> str:
-        """What `streamsvc …` prints, on stderr if it has to fail with another `code` than 0.
+        """What `streamsvc …` prints, on stderr if it has to fail with another `code` than 0."""
+        done = self.invoke(*arguments, code=code)
+        return done.stderr if code else done.stdout
 
-        Run in this process, where Feast is imported already.
-        """
+    def invoke(self, *arguments: str, code: int = 0) -> Result:
+        """`streamsvc …` in this process, where Feast is imported already."""
         from streamsvc.cli.main import app
 
         with environment_of(self.environment), contextlib.chdir(self.path):
             done = CliRunner().invoke(app, arguments)
         assert done.exit_code == code, f"{arguments}: {done.output}\n{done.exception!r}"
-        return done.stderr if code else done.stdout
+        return done
 
     def apply(self) -> None:
         """`feast apply`, in this process."""

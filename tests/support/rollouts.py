@@ -19,13 +19,15 @@ from support.scoring import FEATURES, REQUESTS, plan
 from support.scoring_world import CARDS, PARTITIONS, SHOPS, World, now_ms
 
 from streamsvc.agents.rollout_worker import run_rollouts
-from streamsvc.agents.rollouts import append_revision, read_rollouts, standing
+from streamsvc.agents.rollouts import append_revision, live_workers, read_rollouts, standing
 from streamsvc.definitions.plan import EventField, EventSchema, Plan
+from streamsvc.errors import CheckFailedError, UnavailableError
 from streamsvc.models.golden import choose_golden
 from streamsvc.models.histogram import histogram
+from streamsvc.models.reconciler import make_ready
 from streamsvc.models.rollout import Candidate, Revision, Words, start
 from streamsvc.models.rollout_policy import Policy, fields_of
-from streamsvc.models.triton_repository import publish
+from streamsvc.models.triton_repository import configured_versions, publish, remove, serve
 from streamsvc.transport.admin import TopicSpec
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
@@ -86,10 +88,13 @@ class Rollouts(World):
     """A service whose champion is fair: version 3 of the model is there as well, and not used."""
 
     sent: int = field(default=0, init=False)
+    newest: int = field(default=0, init=False)
+    """Number of the last version; numbers are not given twice."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.admin.ensure([TopicSpec(self.route.labels, PARTITIONS)])
+        self.newest = self.card.version
         self.publish("fair")
 
     # --- models ----------------------------------------------------------------------------
@@ -130,8 +135,7 @@ class Rollouts(World):
             12,
         )
         scores = booster.inplace_predict(matrix)
-        directory = self.repository / self.route.model
-        version = 1 + max(int(p.name) for p in directory.iterdir() if p.name.isdecimal())
+        version = self.newest = self.newest + 1
         card = msgspec.structs.replace(
             self.card,
             model=self.route.model,
@@ -159,7 +163,11 @@ class Rollouts(World):
     # --- rollouts --------------------------------------------------------------------------
 
     async def roll_out(self, version: int, policy: Policy) -> Revision:
-        """As `streamsvc rollout start` does."""
+        """As `streamsvc rollout start` does, but for what it refuses: that is for workers here."""
+        with contextlib.suppress(CheckFailedError):
+            await asyncio.to_thread(
+                make_ready, self.settings, self.repository, self.route.model, [version]
+            )
         log = await read_rollouts(self.settings, self.plan.project)
         now = standing(log, self.service.name, self.repository / self.route.model)
         mode = "shadow" if policy.shadow_checks else "canary"
@@ -174,15 +182,37 @@ class Rollouts(World):
         await append_revision(self.settings, self.plan.project, revision)
         return revision
 
-    async def started(self, worker: Worker) -> None:
-        """Return once a scoring worker has said what it runs."""
-        await worker.started()
+    async def started(self, *workers: Worker) -> None:
+        """Return once scoring workers have said what they run, and share the requests."""
+        for worker in workers:
+            await worker.started()
+        whose = self.settings, self.plan.project, self.service.name
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 log = await read_rollouts(self.settings, self.plan.project)
-                if log.applied.get(self.service.name):
-                    return
+                said = log.applied.get(self.service.name, {})
+                with contextlib.suppress(UnavailableError):  # a broker that has just started
+                    live = await asyncio.to_thread(live_workers, *whose)
+                    if said.keys() == live and len(live) == len(workers):
+                        return
                 await asyncio.sleep(0.1)
+
+    async def applied(self, revision: Revision, workers: int) -> dict[str, int]:
+        """Worker -> milliseconds until a revision ran there, once it does on so many."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                log = await read_rollouts(self.settings, self.plan.project)
+                said = log.applied.get(self.service.name, {}).values()
+                found = {a.worker: a for a in said if a.running >= revision.revision}
+                if len(found) == workers:
+                    return {name: a.at_ms - revision.at_ms for name, a in sorted(found.items())}
+                await asyncio.sleep(0.1)
+
+    def delete(self, version: int) -> None:
+        """As `streamsvc models delete` does; Triton lets go of it when it next loads this model."""
+        left = {*configured_versions(self.repository / self.route.model)} - {version}
+        serve(self.repository, self.route.model, left)
+        remove(self.repository, self.route.model, version)
 
     async def history(self) -> list[Revision]:
         log = await read_rollouts(self.settings, self.plan.project)
@@ -266,16 +296,41 @@ class Answered:
     took_ms: np.ndarray
     """From a request's event time, which is when it was sent, to its prediction."""
     asked_ms: np.ndarray
+    repeats: int = 0
+    """Further answers to requests that have one, which workers that joined may give."""
+
+    def take(self, which: np.ndarray) -> Answered:
+        """Some of them."""
+        return Answered(
+            self.version[which],
+            self.variant[which],
+            self.fallback[which],
+            self.took_ms[which],
+            self.asked_ms[which],
+        )
 
     def late(self, deadline_ms: int) -> int:
         """Requests that nobody answered by then, or only with the default."""
         return int(((self.took_ms > deadline_ms) | (self.fallback == "default")).sum())
 
 
-async def answered(w: Rollouts, since_ms: int = 0) -> Answered:
-    """All predictions of requests that were sent since then; each request must have one."""
-    await w.predictions(w.sent)
-    topic, rows = w.route.predictions, []
+async def answered(w: Rollouts) -> Answered:
+    """The first answer to every request; each must have one."""
+    topic, ids = w.route.predictions, set()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(ids) < w.sent:
+            ids, rows = await _answers(w, topic)
+    assert len(ids) == w.sent
+    first: dict[str, tuple] = {}
+    for row in rows:
+        first.setdefault(row[0], row)
+    columns = list(zip(*first.values(), strict=True))[1:]
+    return Answered(*(np.array(column) for column in columns), len(rows) - len(first))
+
+
+async def _answers(w: Rollouts, topic: str) -> tuple[set[str], list[tuple]]:
+    """The ids that have answers, and these, those of a partition in order."""
+    rows = []
     ends = await asyncio.to_thread(w.admin.end_offsets, topic)
     async for chunk in read_to_end(w.settings, topic, dict.fromkeys(ends, EARLIEST)):
         for i in range(len(chunk)):
@@ -284,10 +339,7 @@ async def answered(w: Rollouts, since_ms: int = 0) -> Answered:
             what = int(r["model_version"]), r["variant"], r["fallback"] or ""
             took_ms = int(chunk.timestamps[i]) - asked_ms
             rows.append((r["prediction_id"], *what, took_ms, asked_ms))
-    assert len({row[0] for row in rows}) == len(rows) == w.sent
-    kept = [row for row in rows if row[5] >= since_ms]
-    columns = list(zip(*kept, strict=True))[1:] if kept else [()] * 5
-    return Answered(*(np.array(column) for column in columns))
+    return {row[0] for row in rows}, rows
 
 
 def remove_topics(w: Rollouts) -> None:

@@ -170,6 +170,29 @@ def trained() -> tuple[ModelCard, bytes]:
     return msgspec.structs.replace(card(), golden=golden), bytes(booster.save_raw("ubj"))
 
 
+CLASSES = ("pale", 'red "hot"', "100%")
+
+
+def trained_classes() -> tuple[ModelCard, bytes]:
+    """A model that tells three classes apart."""
+    import xgboost
+
+    rng = np.random.default_rng(4)
+    matrix = (10 * rng.normal(size=(600, len(FEATURES)))).astype(np.float32)
+    matrix[rng.random(matrix.shape) < 0.2] = np.nan
+    classes = (np.nan_to_num(matrix[:, 0]) > 0).astype(int) + (np.nan_to_num(matrix[:, 1]) > 0)
+    booster = xgboost.train(
+        {"objective": "multi:softprob", "num_class": 3, "nthread": 1},
+        xgboost.DMatrix(matrix, classes),
+        8,
+    )
+    golden = choose_golden(matrix, booster.inplace_predict)
+    made = msgspec.structs.replace(
+        card(), golden=golden, task="multiclass", classes=list(CLASSES), outputs=3
+    )
+    return made, bytes(booster.save_raw("ubj"))
+
+
 def request(card: str | None = "c1", shop: int | None = 7, amount: float = 5.0, at: int = NOW_MS):
     """`shop` is what feature views know the shop as."""
     return orjson.dumps({"card": card, "shop_id": shop, "shop": shop, "amount": amount, "at": at})
@@ -214,7 +237,7 @@ class Model:
         await asyncio.sleep(0)
         if self.error is not None:
             raise UnavailableError(self.error)
-        return np.where(np.isnan(inputs[:, 0]), np.float32(0.25), inputs[:, 0])
+        return np.where(np.isnan(inputs[:, :1]), np.float32(0.25), inputs[:, :1])
 
     async def recover(self, timeout_s):
         self.recovered += 1
@@ -228,7 +251,10 @@ class Model:
 STAGES = {"decode": 0.5, "freshness": 0.0, "features": 1.25, "model": 2.0}
 
 
-def predictions(n=2, **changes) -> Predictions:
+def predictions(n=2, score=None, **changes) -> Predictions:
+    """`score` are those of a model that has one for each request."""
+    if score is not None:
+        changes["scores"] = score[:, None]
     whole = Predictions(
         service="risk",
         model="m",
@@ -239,7 +265,8 @@ def predictions(n=2, **changes) -> Predictions:
         partition=np.arange(n) % 2,
         offset=np.arange(n) + 40,
         entity={"card": strings(["c"] * n), "shop": numeric(np.arange(n))},
-        score=np.linspace(0, 1, n, dtype=np.float32),
+        scores=np.linspace(0, 1, n, dtype=np.float32)[:, None],
+        classes=[],
         threshold=0.5,
         request_time_ms=np.arange(n) + 1_000,
         as_of_ms=np.arange(n) - 1,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from streamsvc.columns import numeric, strings
 from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.errors import ConfigurationError
 from streamsvc.events.wire import REASON_HEADER, SOURCE_HEADER
+from streamsvc.models.artifact import ModelCard
 from streamsvc.models.triton_repository import publish
 from streamsvc.scoring.served_log import read_served
 from streamsvc.state.topics import InternalTopics
@@ -51,6 +53,8 @@ class World:
     repository: Path
     seeded: bool = True
     """Whether rows and markers are written as feature workers would leave them."""
+    trained: Callable[[], tuple[ModelCard, bytes]] = trained
+    """Makes the model and its card."""
     admin: Admin = field(init=False)
 
     def __post_init__(self):
@@ -61,7 +65,7 @@ class World:
         self.admin.ensure([TopicSpec(t, PARTITIONS) for t in topics])
         self.client = connect(self.settings)
         self.producer = Producer({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
-        card, booster = trained()
+        card, booster = self.trained()
         card = msgspec.structs.replace(card, model=self.route.model)
         self.version = publish(self.repository, card, booster)
         self.started_ms = now_ms()
@@ -161,8 +165,11 @@ class World:
     async def process(self, log, instance_id=None, kind="scoring", **settings):
         """A worker as a process of its own, killed at the end if it still runs."""
         chosen = self.settings.model_copy(update={"model_server": "in-process", **settings})
-        more = (self.repository, (), instance_id) if kind == "scoring" else (instance_id,)
-        worker = Worker(kind, log, chosen, self.plan, *more)
+        more = {
+            "scoring": (self.repository, (), instance_id),
+            "rollout": (self.repository, instance_id),
+        }
+        worker = Worker(kind, log, chosen, self.plan, *more.get(kind, (instance_id,)))
         try:
             yield worker
         finally:

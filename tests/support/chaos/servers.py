@@ -21,6 +21,9 @@ from streamsvc.local.stack import LocalStack
 from streamsvc.settings import Settings, load_settings
 from streamsvc.store.client import connect
 
+OUT_OF_THE_WAY = 10_000
+"""From the customary ports, which another stack of the machine takes while a server is down: it
+would come back on others, and nobody would find it."""
 SERVERS = {"kafka": "kafka", "store": "valkey", "model": "triton"}
 """Link -> the server that it leads to."""
 
@@ -102,7 +105,10 @@ class _Stack(LocalStack):
 
     def _services(self) -> list[Service]:
         kafka = _Kafka(self._paths.data(Kafka.name), self._links)
-        return [kafka if isinstance(each, Kafka) else each for each in super()._services()]
+        found = [kafka if isinstance(each, Kafka) else each for each in super()._services()]
+        for each in found:
+            each.ports = {role: port + OUT_OF_THE_WAY for role, port in type(each).ports.items()}
+        return found
 
     def _is_elsewhere(self, service: Service) -> bool:
         return False  # whatever the environment says: these must be ours to kill
@@ -135,10 +141,13 @@ class Servers:
     def __enter__(self) -> Servers:
         self._stack.up()
         self.triton = self._stack.in_process_because is None
+        self._aim()
+        return self
+
+    def _aim(self) -> None:
         self.links.aim("store", self._stack.address("valkey"))
         if self.triton:
             self.links.aim("model", f"127.0.0.1:{self._stack.port('triton', 'grpc')}")
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.down()
@@ -185,8 +194,9 @@ class Servers:
             time.sleep(0.01)
 
     def start(self, name: str) -> None:
-        """Start it again with its data, on its ports; returns when it answers."""
+        """Start it again with its data; returns when it answers."""
         self._stack.up([name])
+        self._aim()
 
     def flush_store(self) -> None:
         client = connect(self.settings)

@@ -128,8 +128,16 @@ def test_rules_of_the_store():
     assert [rule for rule in scoring if "~" in rule and not rule.startswith("%R~")] == []
     batch = PLAN.batch_views[0].name
     assert f"%R~{{{PLAN.project}/{batch}/[0-3][0-9a-f]}}*" in scoring
+    assert f"%R~{{{PLAN.project}/{batch}/written}}" in scoring
+    assert f"%R~{{{PLAN.project}/{batch}/layout}}*" in scoring
     assert "+cluster|slots" in scoring
     assert f"%R~{{{PLAN.project}/{view}/layout}}*" in scoring
     assert {"+set", "+mset", "+evalsha"}.isdisjoint(scoring)
+    (service, *_) = [s for s in PLAN.services if s.route is not None]
+    sharing = replace(service, route=replace(service.route, shared_cache_s=60))
+    shared = rules(replace(PLAN, services=(sharing,)), "scoring", cluster=False)
+    scores = f"~{{{PLAN.project}/{sharing.route.model}/score.[0-3][0-9a-f]}}*"
+    assert [rule for rule in shared if "~" in rule and not rule.startswith("%R~")] == [scores]
+    assert {rule for rule in shared if rule.startswith("+")} >= {"+mget", "+set"}
     assert "+getrange" in rules(PLAN, "operator", cluster=False)  # `delete_older`, in a script
     assert f"~{{{PLAN.project}/*" in rules(PLAN, "operator", cluster=False)

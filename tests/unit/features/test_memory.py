@@ -11,7 +11,7 @@ import pytest
 
 from streamsvc.columns import BytesColumn, NumericColumn, strings
 from streamsvc.definitions.plan import Aggregate
-from streamsvc.features import memory
+from streamsvc.features import memory, storage
 from streamsvc.features.engine import WindowState
 from streamsvc.features.memory import Growable
 from streamsvc.features.spec import WindowSpec
@@ -186,3 +186,42 @@ def test_where_address_space_is_limited_an_array_is_copied(monkeypatch: pytest.M
         growable.grow(n)
         growable.array[-1] = n
     assert np.flatnonzero(growable.array).tolist() == [(1 << k) - 1 for k in (20, 21, 22)]
+
+
+class Moving(Growable[Any]):
+    """Moves whenever it grows, and leaves nonsense behind for whoever still looks there."""
+
+    def grow(self, n: int) -> None:
+        before = self._array
+        self._array = np.zeros((n, *before.shape[1:]), before.dtype)
+        self._array[: len(before)] = before
+        before.view(np.uint8)[:] = 0xDB
+
+
+def life() -> list[Any]:
+    """All that a state tells in a life in which its arrays grow in the middle of every call."""
+    state, again, merged = new_state(), new_state(), new_state()
+    rng, told = np.random.default_rng(3), []
+    for step in range(12):
+        n = 200 << step // 2
+        keys = strings([f"{i} {'x' * (i % 40)}" for i in rng.integers(0, 3 * n, n).tolist()])
+        apply(state, keys, 1_000_000 + np.sort(rng.integers(0, 3_000, n)) + step * 700)
+        told += [state.emit(), state.age(n // 8)]
+        changed = state.take_changed_tiles()
+        again.load(TileBatch.from_bytes(changed.to_bytes()))
+        whole, _ = state.take_next(n)
+        again.load(whole)
+    merged.merge(state.snapshot())
+    for each in (again, merged):
+        each.mark_all_changed()
+        told.append(each.emit())
+    return [
+        (row.keys.to_bytes_list(), {name: c.to_pylist() for name, c in row.values.items()})
+        for row in told
+    ]
+
+
+def test_nobody_looks_into_an_array_that_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = life()
+    monkeypatch.setattr(storage, "Growable", Moving)
+    assert life() == wanted

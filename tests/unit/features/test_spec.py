@@ -240,17 +240,30 @@ def test_counts_and_lengths_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(IntegrityError, match="another definition"):
         WindowState(SKETCHES).load(replace(good, tiles=tiles))
     raw = bytearray(good.to_bytes())
-    for lengths in ((1, 8), (2, 7), (-1, 9)):
-        raw[48:64] = struct.pack("<qq", *lengths)
+    for least in (0, 2, -1):
+        struct.pack_into("<q", raw, 56, least)  # of the lengths, which are 1 and 7
         with pytest.raises(IntegrityError, match="cut short"):
             TileBatch.from_bytes(bytes(raw))
 
 
-def test_views_without_payload_are_written_as_they_were() -> None:
+@pytest.mark.parametrize("place", [16, 32])  # how many keys, how many tiles
+def test_more_keys_or_tiles_than_bytes_are_refused(place: int) -> None:
+    """Where all have the same length and instant, there are no columns that would be too short."""
+    raw = bytearray(one_tile().to_bytes())
+    struct.pack_into("<Q", raw, place, 1 << 60)
+    with pytest.raises(IntegrityError, match="cut short"):
+        TileBatch.from_bytes(bytes(raw))
+
+
+def test_a_batch_takes_what_its_numbers_need() -> None:
+    """Header, words and keys; of the numbers only the lengths, once they differ."""
+    assert len(one_tile().to_bytes()) == 104 + 8 * 2 + 1
+    assert len(one_tile("k", "l", "mn", "op").to_bytes()) == 104 + 8 * 8 + 6 + 4
+
+
+def one_tile(*keys: str) -> TileBatch:
     spec = WindowSpec.of([Aggregate("s", "x", "sum", 10, 1)], {"x": "int64"})
-    state, one = WindowState(spec), np.array([3])
-    state.apply(strings(["k"]), one, one, one, {"x": numeric([7])})
-    raw = state.take_changed_tiles().to_bytes()
-    assert raw[:8] == b"SVT1" + bytes(4)
-    # Header, key length, as_of, tiles, start, two words, group, key.
-    assert len(raw) == 48 + 8 * (3 + 1 + 2) + 1 + 1
+    state, n = WindowState(spec), len(keys or "k")
+    same = np.full(n, 3)
+    state.apply(strings(list(keys or "k")), same, same, same, {"x": numeric([7] * n)})
+    return state.take_changed_tiles()

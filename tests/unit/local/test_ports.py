@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -37,3 +38,20 @@ def test_never_among_the_ports_of_outgoing_connections(monkeypatch: pytest.Monke
     with pytest.raises(Exception, match="no free port"):
         ports.choose([32_700], ())
     assert max(asked) < 32_768
+
+
+def test_a_port_that_is_being_closed_is_waited_for() -> None:
+    """A server that was killed came back on another port, and nobody found it."""
+    with socket.create_server((ports.HOST, 0)) as held:
+        port = held.getsockname()[1]
+        closing = threading.Timer(0.1, held.close)
+        closing.start()
+        ports.await_free(port, 30)
+        assert ports.is_free(port)
+        closing.join()
+
+
+def test_a_port_that_stays_taken_is_not_waited_for_long() -> None:
+    with socket.create_server((ports.HOST, 0)) as held:
+        ports.await_free(held.getsockname()[1], 0.05)
+        assert not ports.is_free(held.getsockname()[1])

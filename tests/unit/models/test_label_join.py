@@ -128,7 +128,16 @@ def test_late_labels_and_old_requests_do_not_count() -> None:
     assert joined(join) == [(1.0, 0.2, 0.2)]
     assert join.counts.late == 1
     join.add_served(served([(3, 9, 100_000, 0.3, 0.3)], by_id=False))
+    assert joined(join) == []
     assert len(join) == 1
+
+
+def test_a_client_whose_clock_is_ahead_ends_nobodys_window() -> None:
+    join = LabelJoin(WINDOW_MS, by_id=False)
+    join.add_served(served([(1, 7, 5_000, 0.1, 0.2), (2, 8, 3_600_000, 0.3, 0.4)], by_id=False))
+    assert joined(join, 6_000) == []
+    join.add_labels(labels([(7, 5_500, 1)], by_id=False))
+    assert joined(join, 7_000) == [(1.0, 0.1, 0.2)]
 
 
 def test_memory_is_bounded_and_the_newest_are_kept() -> None:
@@ -136,6 +145,7 @@ def test_memory_is_bounded_and_the_newest_are_kept() -> None:
     for start in range(0, 1_000, 50):
         rows = [(i, 0, i, 0.1, 0.1) for i in range(start, start + 50)]
         join.add_served(served(rows, by_id=True))
+        assert joined(join) == []
     assert len(join) == 100
     assert join.counts.forgotten == 900
     join.add_labels(labels([(899, 899, 1), (900, 900, 0)], by_id=True))

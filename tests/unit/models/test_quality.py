@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamsvc.models.confidence import MeanSequence
 from streamsvc.models.metrics import auc, log_loss
 from streamsvc.models.quality import BINARY, Quality
 
@@ -92,6 +93,26 @@ def test_regression_errors_are_in_their_unit() -> None:
     assert found["squared_error"].candidate == pytest.approx(((labels - candidate) ** 2).mean())
     assert found["absolute_error"].upper < 0
     assert not found["absolute_error"].paired
+
+
+def test_the_bounds_of_a_calibration_share_its_risk_among_all_that_they_are_made_of() -> None:
+    labels, scores = traffic(np.random.default_rng(4), 3_000)
+    champion, candidate = scores(1.0, 0.3), np.clip(scores(1.0, 0.3) + 0.3, 0, 1)
+    quality = Quality(["calibration"])
+    quality.add_apart(labels, champion, candidate=False)
+    quality.add_apart(labels, candidate, candidate=True)
+    (found,) = quality.comparisons(0.05)
+    sizes = []
+    for given_scores in (champion, candidate):
+        bias = MeanSequence()
+        bias.add((1 + given_scores - labels) / 2)
+        # Two comparisons are possible, of two models each, and either bound takes two.
+        low, high = (2 * bound - 1 for bound in bias.interval(0.05 / 8))
+        most = max(abs(low), abs(high))
+        sizes.append((0.0 if low <= 0 <= high else min(abs(low), abs(high)), most))
+    assert found.upper == pytest.approx(sizes[0][1] - sizes[1][0])
+    assert found.lower == pytest.approx(sizes[0][0] - sizes[1][1])
+    assert found.upper < 0
 
 
 def stopped_after(seed: int, model: str, looks: int, per_look: int, share: float | None):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from streamsvc.models.reconciler import DRAIN_MS, wanted_versions
-from streamsvc.models.rollout import Candidate, Revision, Words, promote, start
+from streamsvc.models.rollout import Candidate, Revision, Words, promote, start, undo
 from streamsvc.models.rollout_log import Applied, RolloutLog, applied_key, revision_key
 
 NOW_MS = 1_000_000_000
@@ -39,6 +39,14 @@ def test_what_is_tried_what_was_before_and_what_waits() -> None:
     assert wanted_versions("m", ["a"], DISK, log_of(first, second), NOW_MS) == {2, 3, 4, 5}
     third = promote(second, Words("me", NOW_MS, ""), version=5)
     assert wanted_versions("m", ["a"], DISK, log_of(first, second, third), NOW_MS) == {3, 5}
+
+
+def test_a_version_that_had_its_turn_waits_for_none() -> None:
+    first, _ = promoted()
+    back = undo(first, Words("me", NOW_MS, "worse"))
+    assert wanted_versions("m", ["a"], DISK, log_of(first, back), NOW_MS) == {2, 4, 5}
+    again = start(back, Candidate(3, "shadow", 10), Words("me", NOW_MS, ""), salt="t")
+    assert wanted_versions("m", ["a"], DISK, log_of(first, back, again), NOW_MS) == {2, 3, 4, 5}
 
 
 def test_a_version_is_kept_while_a_worker_runs_it() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +19,9 @@ from support import kinds
 from support.scoring import plan
 from tritonclient.grpc import model_config_pb2
 
+from streamsvc.definitions.plan import Route
 from streamsvc.errors import ConfigurationError
-from streamsvc.models.compatibility import check_routable
+from streamsvc.models.compatibility import check_alike, check_judgeable, check_routable
 from streamsvc.models.golden import check_golden
 from streamsvc.models.local_model import LocalModel
 from streamsvc.models.registering import ModelFile, unpublished
@@ -151,8 +153,27 @@ def test_a_file_becomes_a_version(case: str, tmp_path: Path) -> None:
     assert native.model_warmup[0].inputs["input__0"].dims == [5]
     if task == "multiclass":
         assert model.card.classes == ["0", "1", "2"]
-        with pytest.raises(ConfigurationError, match="tells 3 classes apart"):
-            check_routable(model.card, "risky")
+        with pytest.raises(ConfigurationError, match=r"has no default_class: set .* of 0, 1, 2"):
+            check_routable(model.card, route(), "risky")
+        with pytest.raises(ConfigurationError, match="has default_class 'x'"):
+            check_routable(model.card, route("x"), "risky")
+        check_routable(model.card, route("1"), "risky")
+        labelled = replace(route("1"), labels="outcomes", label_field="class")
+        with pytest.raises(ConfigurationError, match=r"--set metrics=\[\]"):
+            check_judgeable(model.card, labelled, ("auc",))
+        check_judgeable(model.card, labelled, ())
+        check_judgeable(model.card, route("1"), ("auc",))
+        renamed = msgspec.structs.replace(model.card, classes=["a", "b", "c"])
+        with pytest.raises(ConfigurationError, match=r"tells the classes a, b, c apart.*0, 1, 2"):
+            check_alike(model.card, renamed)
+    else:
+        with pytest.raises(ConfigurationError, match="one score and no classes"):
+            check_routable(model.card, route("1"), "risky")
+        check_routable(model.card, route(), "risky")
+
+
+def route(default_class: str | None = None) -> Route:
+    return Route("requests", "risk", "predictions", default_class=default_class)
 
 
 def replace_version(card: Any, version: int = 1) -> Any:

@@ -9,10 +9,15 @@ import msgspec
 import pytest
 from support.models import small_model
 
+from streamsvc.agents.alias_following import AliasFollowing
 from streamsvc.errors import ConfigurationError, UnavailableError
+from streamsvc.models.aliases import follow
 from streamsvc.models.entering import enter
 from streamsvc.models.registry import Registry, definitions_hash
+from streamsvc.models.rollout import Candidate, Revision, Words, promote, start, undo
+from streamsvc.models.rollout_log import RolloutLog, revision_key
 from streamsvc.models.triton_repository import configured_versions, publish, remove, serve
+from streamsvc.monitor.metrics import RolloutMetrics
 from streamsvc.settings import Settings
 
 
@@ -67,6 +72,67 @@ def test_the_first_version_is_champion_and_later_ones_challenge(
         registry.resolve("first", "best")
     with pytest.raises(ConfigurationError, match=r"the models in it are .*first"):
         registry.resolve("nothing", "1")
+
+
+def test_aliases_follow_the_rollouts(registry: Registry, tmp_path: Path) -> None:
+    for seed in range(4):
+        put(registry, tmp_path / "models", "rolled", seed)
+    words = Words("me", 1, "")
+
+    def aliases(*revisions: Revision) -> dict[int, tuple[str, ...]]:
+        follow(registry, "rolled", revisions)
+        assert follow(registry, "rolled", revisions) == {}
+        return {v.version: v.aliases for v in registry.versions("rolled") if v.aliases}
+
+    assert {v.version: v.aliases for v in registry.versions("rolled") if v.aliases} == {
+        1: ("champion",),
+        4: ("challenger",),
+    }
+    first = start(Revision("s", 0, 1, "rolled"), Candidate(2, "shadow", 100), words, salt="")
+    assert aliases(first) == {1: ("champion",), 2: ("challenger",)}
+    second = promote(first, words)
+    assert aliases(first, second) == {2: ("champion",)}
+    registry.set_alias("rolled", "challenger", 4)  # as registering another does
+    back = undo(second, words)
+    assert aliases(first, second, back) == {1: ("champion",), 4: ("challenger",)}
+    third = start(back, Candidate(4, "canary", 10), words, salt="")
+    fourth = undo(third, words)
+    assert aliases(first, second, back, third, fourth) == {1: ("champion",)}
+    # A version that was published beside the registry has no place in it.
+    beside = promote(fourth, words, version=9)
+    assert aliases(first, second, back, third, fourth, beside) == {1: ("champion",)}
+
+
+async def test_a_registry_that_is_away_is_told_later(registry: Registry, tmp_path: Path) -> None:
+    for seed in range(2):
+        put(registry, tmp_path / "models", "later", seed)
+    began = start(
+        Revision("s", 0, 1, "later"), Candidate(2, "shadow", 100), Words("me", 1, ""), salt=""
+    )
+    log = RolloutLog()
+    for each in (began, promote(began, Words("me", 2, "better"))):
+        log.add(revision_key("s", each.revision, "n"), msgspec.json.encode(each))
+    metrics, said = RolloutMetrics(), [None, log]
+    opened = [lambda: None, lambda: Registry("http://127.0.0.1:9", None), lambda: registry]
+
+    def opening() -> Registry | None:
+        return opened[0]()
+
+    following = AliasFollowing({"s": "later"}, opening, lambda: said[0], metrics)
+    assert await following.follow("s")  # another worker leads
+    said.pop(0)
+    assert await following.follow("s")  # there is no registry
+    opened.pop(0)
+    assert not await following.follow("s")
+    assert metrics.registry.get_sample_value("streamsvc_rollout_aliases_failed_total") == 1
+    opened.pop(0)
+    assert await following.follow("s")
+    assert registry.resolve("later", "champion") == 2
+
+
+def test_a_registry_that_was_never_made_is_not_made_to_be_told(tmp_path: Path) -> None:
+    assert Registry.open_existing(Settings(), tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_number_is_never_given_twice(registry: Registry, tmp_path: Path) -> None:

@@ -136,6 +136,15 @@ def test_what_befalls_the_champion_too_is_not_the_candidates_fault() -> None:
     assert judged(traffic(ms=700), slow).kind == "undo"
 
 
+def test_an_outage_of_both_hides_nothing_that_is_the_candidates_alone() -> None:
+    candidate, champion = traffic(calls=400), traffic(calls=400)
+    candidate.failed[:200] = champion.failed[:200] = True
+    assert judged(candidate, champion, after_s=1).kind == "wait"
+    candidate.failed[300:306] = True
+    found = judged(candidate, champion, after_s=1)
+    assert (found.kind, "6 of 6 calls in a row failed" in found.why) == ("undo", True)
+
+
 def test_a_version_that_cannot_run_is_stopped_before_any_request() -> None:
     found = judged(traffic(calls=0), after_s=0, refused={"w1": "its file is damaged."})
     assert (found.kind, found.why) == (

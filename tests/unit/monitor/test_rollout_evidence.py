@@ -74,6 +74,17 @@ def test_calls_are_counted_by_variant_and_interval():
     assert [calls.requests for calls in found.at(300_300, 0).recent] == [0, 4]
 
 
+def test_calls_are_in_the_order_of_time_whichever_partition_was_read_first():
+    """Six that failed are not six in a row when good ones lie between them."""
+    found = evidence()
+    for at_ms in range(100, 112, 2):
+        found.add_served(shadow(2, failed=np.ones(2, np.bool_)), at_ms)
+    assert found.at(0, 0).candidate.failed.tolist() == [True] * 6
+    for at_ms in range(101, 113, 2):
+        found.add_served(shadow(2), at_ms)
+    assert found.at(0, 0).candidate.failed.tolist() == [True, False] * 6
+
+
 def test_labels_by_entity_and_time_compare_both_on_the_same_requests():
     found = evidence(policy=Policy(metrics=("brier",)))
     found.add_served(batch(4)[0], 100)

@@ -73,6 +73,8 @@ class Reads:
 
     def read(self, ids, wanted):
         self.log.append("read")
+        self.wanted = {view: layout.features for view, layout, _ in wanted}
+        self.ids = ids
         self._fail()
         return {i: self._marker(i) for i in ids}, [self._rows(*w) for w in wanted]
 
@@ -95,8 +97,7 @@ class Reads:
                 rows.append(None)
                 continue
             values = {
-                f: numeric([2]) if f.startswith("count") else numeric([total])
-                for f in layout.features
+                f: numeric([2]) if f.startswith("count") else numeric([total]) for f in layout.types
             }
             as_of, until = np.array([NOW_MS - 100]), np.array([2**63 - 1])
             rows.append(layout.pack(values, 6, 77, as_of, until).row(0))
@@ -104,19 +105,27 @@ class Reads:
 
 
 class Service:
-    def __init__(self, now_ms=NOW_MS, model=None, source=REQUESTS, monotonic=lambda: 0.0, **route):
+    def __init__(
+        self,
+        now_ms=NOW_MS,
+        model=None,
+        source=REQUESTS,
+        monotonic=lambda: 0.0,
+        features=FEATURES,
+        **route,
+    ):
         self.reads = Reads()
         self.model = model or Model()
         self.plan = plan(**{"freshness_wait_ms": 5, "default": 0.5, **route})
         service = self.plan.services[0]
-        self.inputs = service_inputs(self.plan, service, FEATURES)
+        self.inputs = service_inputs(self.plan, service, features)
         self.ladder = Ladder(
             [Endpoint(self.model), Endpoint(Model("in-process"))],
-            service.route.default,
+            [service.route.default],
             monotonic,
         )
-        champion = Variant("champion", card(), self.ladder, None)
-        features = FeatureReads(
+        champion = Variant("champion", card(features), self.ladder, None)
+        reads = FeatureReads(
             self.inputs,
             RequestReader(source, Decoder(source, max_record_bytes=10_000)),
             self.reads,
@@ -125,7 +134,7 @@ class Service:
         )
         clock = Clock(lambda: now_ms, monotonic)
         self.pipeline = Pipeline(
-            service.route, features, self, Traffic(champion), ThreadPoolExecutor(2), clock
+            service.route, reads, self, Traffic(champion), ThreadPoolExecutor(2), clock
         )
         self.writer = Writer(service.route, self.inputs, partitions=3, served_log=True)
 
@@ -171,6 +180,22 @@ async def test_requests_become_predictions():
         np.array([[0.75, 3, 0.1, 2, 50], [np.nan, np.nan, np.nan, 0, np.nan]], np.float32),
     )
     assert len(service.outgoing.served) == 1
+
+
+async def test_what_no_model_asks_for_is_neither_read_nor_waited_for_nor_computed():
+    service = Service(features=("cards:sum_1m",))
+    service.reads.absent = {"shops"}  # nobody waits for its marker
+    _, found = await service.score(chunk([request(amount=666.0)]))  # which the on-demand view hates
+    assert [(r["score"], r["stale_ms"]) for r in found] == [(3.0, 0)]
+    assert service.reads.wanted == {"cards": ("sum_1m",)}
+    assert {marker.view for marker in service.reads.ids} == {"cards"}
+    assert service.reads.log == ["read"]
+    # An on-demand view brings what it takes, and no more.
+    service = Service(features=("ratios:ratio",))
+    _, found = await service.score(chunk([request()]))
+    assert [r["score"] for r in found] == [np.float32(0.1)]
+    assert service.reads.wanted == {"limits": ("limit",)}
+    assert service.reads.ids == []
 
 
 async def test_what_is_no_request_is_rejected_and_the_rest_goes_on():
@@ -349,7 +374,7 @@ class Divided(Service):
         of_canary = Variant(
             mode,
             msgspec.structs.replace(card(fewer), version=4),
-            Ladder([Endpoint(self.other)], 0.5, lambda: 0.0),
+            Ladder([Endpoint(self.other)], [0.5], lambda: 0.0),
             np.array([4, 0]),
         )
         champion = self.pipeline.traffic.champion

@@ -53,6 +53,17 @@ def test_a_record_says_everything():
     assert (second["as_of_ms"], second["stale_ms"]) == (0, 9)
 
 
+def test_classes_are_told_with_a_score_each_and_the_most_probable_decides():
+    scores = np.array([[0.125, 0.5, 0.375], [0.25, 0.25, 0.5]], np.float32)
+    names = ["on time", 'a "little" late', "100%d"]
+    first, second = decoded(predictions(scores=scores, classes=names))
+    assert (first["score"], first["decision"]) == (0.5, names[1])
+    assert first["scores"] == dict(zip(names, [0.125, 0.5, 0.375], strict=True))
+    assert (second["score"], second["decision"]) == (0.5, names[2])
+    equals = predictions(scores=np.full((2, 3), 0.25, np.float32), classes=names)
+    assert {r["decision"] for r in decoded(equals)} == {names[0]}
+
+
 @settings(deadline=None)
 @given(
     # Services and topics are named as Kafka allows; models as file systems do.

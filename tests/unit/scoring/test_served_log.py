@@ -39,6 +39,24 @@ def test_a_batch_comes_back_as_it_went():
     np.testing.assert_array_equal([r["score"] for r in rows], p.score)
 
 
+def test_scores_of_classes_stand_beside_the_top_one():
+    scores = np.array([[0.2, 0.7, 0.1], [0.5, 0.1, 0.4]], np.float32)
+    p = predictions(scores=scores, classes=["a", "b", "c"])
+    (raw,) = served_records(p, prediction_ids(p), vectors(2), ["v:a", "v:b", "v:c"])
+    batch = read_served(raw)
+    assert json.loads(batch.schema.metadata[b"classes"]) == ["a", "b", "c"]
+    np.testing.assert_array_equal(batch["scores"].flatten().to_numpy().reshape(-1, 3), scores)
+    np.testing.assert_array_equal(batch["score"].to_numpy(), scores.max(axis=1))
+    assert (
+        "scores"
+        not in read_served(
+            served_records(
+                predictions(), prediction_ids(predictions()), vectors(2), ["v:a", "v:b", "v:c"]
+            )[0]
+        ).schema.names
+    )
+
+
 def test_a_long_batch_becomes_several_records_of_bounded_size():
     p, v = predictions(20_000), vectors(20_000, 40)
     records = served_records(p, prediction_ids(p), v, [f"v:{i}" for i in range(40)])

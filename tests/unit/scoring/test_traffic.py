@@ -21,7 +21,7 @@ CARDS = strings([f"card-{i}" for i in range(N)])
 
 
 def variant(name):
-    return Variant(name, card(), Ladder([], 0.0, lambda: 0.0), None)
+    return Variant(name, card(), Ladder([], [0.0], lambda: 0.0), None)
 
 
 def rows(weight, salt="s", entity=None):

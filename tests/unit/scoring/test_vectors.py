@@ -112,7 +112,7 @@ def test_vectors_equal_the_oracle(world, requests):
     found = {}
     for view in inputs.views:
         entities = entities_of(view, decoded.columns, 4)
-        rows = read(view.layout, view.layout.features, entities.keys, world[view.name])
+        rows = read(view.layout, view.layout.types, entities.keys, world[view.name])
         found[view.name] = (rows, entities.index)
     vectors = assemble(inputs, decoded.event_time, decoded.columns, found)
     assert vectors.matrix.dtype == np.float32
@@ -137,7 +137,7 @@ def test_rows_that_the_on_demand_view_fails_on_are_named_and_the_others_go_on():
     found = {}
     for view in inputs.views:
         entities = entities_of(view, columns, 4)
-        features = {f: numeric([2.0]) for f in view.layout.features}
+        features = {f: numeric([2.0]) for f in view.layout.types}
         row = view.layout.pack(features, 1, 1, np.array([0]), np.array([2**63 - 1])).row(0)
         found[view.name] = (view.layout.unpack([row]), entities.index)
     vectors = assemble(inputs, np.zeros(5, np.int64), columns, found)

@@ -108,6 +108,21 @@ def test_rows_are_the_documented_bytes_and_come_back(
     assert read.offset[1::2].tolist() == [offset] * len(rows)
     assert read.as_of[1::2].tolist() == as_of
     assert read.valid_until[1::2].tolist() == until
+    some = data.draw(st.sets(st.sampled_from(sorted(types)))) if types else set()
+    part = RowLayout(types, some).unpack(gaps)
+    assert part.present.tolist() == read.present.tolist()
+    assert sorted(part.values) == sorted(some)
+    for name in some:
+        whole = (
+            read.values[name].to_bytes_list()
+            if isinstance(read.values[name], BytesColumn)
+            else None
+        )
+        if whole is not None:
+            assert part.values[name].to_bytes_list() == whole
+        else:
+            np.testing.assert_array_equal(part.values[name].values, read.values[name].values)
+            np.testing.assert_array_equal(part.values[name].valid, read.values[name].valid)
     for name, kind in types.items():
         found = read.values[name]
         got = found.to_bytes_list() if isinstance(found, BytesColumn) else found.to_pylist()

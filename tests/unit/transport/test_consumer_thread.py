@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from streamsvc.transport import consumer_thread
@@ -23,6 +24,26 @@ async def test_a_fetch_that_nobody_has_asked_for_yet_does_not_hold_up_a_stop() -
     await asyncio.sleep(0)
     task.cancel()
     assert await task is False
+
+
+async def test_a_fetch_that_pauses_because_the_broker_is_away_does_not_hold_up_a_stop() -> None:
+    """aiokafka's own fetch lets a cancellation out where it pauses after a failure."""
+    thread = ConsumerThread.__new__(ConsumerThread)
+    thread._asked, thread._asking, thread._answered = asyncio.Event(), {}, {}
+    thread._asked.set()
+    request = SimpleNamespace(topics=[("events", [(3, 17, 1 << 20)])])
+    pausing = asyncio.Event()
+
+    async def fetch(*_: object) -> bool:
+        pausing.set()
+        await asyncio.Event().wait()
+        return True
+
+    task = asyncio.create_task(thread._once_asked(fetch, _Assignment(), 1, request))
+    await pausing.wait()
+    task.cancel()
+    assert await task is False
+    assert not thread._asking
 
 
 class _Assignment:
@@ -70,3 +91,42 @@ async def test_what_the_broker_held_is_known_up_to_a_fetch_that_it_has_answered(
     answer.set_result(False)  # a failure: the partition's state is as before
     await thread._once_asked(fetch, assignment, 1, request)
     assert told(2_100) == 995
+
+
+def _seekable(sought: list[tuple[TP, int]]) -> ConsumerThread:
+    thread = ConsumerThread.__new__(ConsumerThread)
+    consumer = SimpleNamespace(
+        assignment=lambda: {TP("events", 3)}, seek=lambda tp, at: sought.append((tp, at))
+    )
+    thread._ensure_consumer = lambda: consumer
+    return thread
+
+
+async def test_positions_of_an_assignment_that_is_over_are_not_sought() -> None:
+    """They were, in the next one, whose records then were taken for what came after them."""
+    sought: list[tuple[TP, int]] = []
+    thread = _seekable(sought)
+    asked = thread.epoch
+    assert await thread._seek_all({TP("events", 3): 192}, asked) == asked + 1
+    thread.epoch += 1  # partitions are assigned
+    assert await thread._seek_all({TP("events", 3): 192}, asked + 1) is None
+    assert sought == [(("events", 3), 192)]
+
+
+async def test_what_is_fetched_after_an_assignment_is_of_another_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thread = _seekable([])
+    thread._ensure_consumer()._coordinator = SimpleNamespace(
+        group_id="g", generation=2, member_id="m"
+    )
+    thread._ensure_consumer()._group_instance_id = None
+    epochs = []
+
+    async def assigned(*_: object) -> None:
+        epochs.append(thread.epoch)
+
+    monkeypatch.setattr(stock.AIOKafkaConsumerThread, "on_partitions_assigned", assigned)
+    before = await thread._seek_all({}, thread.epoch)
+    await thread.on_partitions_assigned({TP("events", 3)}, 2)
+    assert epochs == [before + 1]
