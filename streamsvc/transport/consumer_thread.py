@@ -14,12 +14,13 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
+from streamsvc.errors import UnavailableError
 from streamsvc.transport.transactions import Member
 
 if TYPE_CHECKING:
     from streamsvc.transport.faust_transport import Transport
 
-__all__ = ["ConsumerThread", "Fetch"]
+__all__ = ["ConsumerThread", "Fetch", "fetches_no_more"]
 
 
 UNASKED_S = 0.1
@@ -28,6 +29,11 @@ UNASKED_S = 0.1
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def fetches_no_more(why: str) -> UnavailableError:
+    """What a worker is stopped with whose consumer stands still for good."""
+    return UnavailableError(f"The worker fetches no more: {why}. Start it again.")
 
 
 class Fetch(dict[Any, list[Any]]):
@@ -57,6 +63,14 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         await super().on_start()
         fetcher = self._ensure_consumer()._fetcher
         fetcher._proc_fetch_request = partial(self._once_asked, fetcher._proc_fetch_request)
+        fetcher._fetch_task.add_done_callback(partial(self._fetches_no_more, fetcher))
+
+    def _fetches_no_more(self, fetcher: Any, task: asyncio.Future[None]) -> None:
+        """Whoever asks aiokafka for records is not told that nobody fetches them any more."""
+        if not fetcher._closed:
+            why = "was cancelled" if task.cancelled() else task.exception()
+            crash = self.app.crash(fetches_no_more(f"aiokafka's fetcher has ended ({why})"))
+            asyncio.run_coroutine_threadsafe(crash, self.parent_loop)
 
     async def _once_asked(self, fetch: Callable[..., Awaitable[bool]], *request: Any) -> bool:
         try:

@@ -27,7 +27,7 @@ from streamsvc.transport import columnar_fetch
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.chunks import ChunkMessage, ChunkSchema
 from streamsvc.transport.columnar_fetch import Columnar
-from streamsvc.transport.consumer_thread import ConsumerThread, Fetch
+from streamsvc.transport.consumer_thread import ConsumerThread, Fetch, fetches_no_more
 from streamsvc.transport.ledger import Ledger, Slot
 from streamsvc.transport.transactions import Commits
 
@@ -144,6 +144,15 @@ class Consumer(stock.Consumer):
             )
         self._read_offset[message.tp] = message.offset
         return True
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """As Faust's, whose app would go on without it if it was cancelled from within."""
+        try:
+            await super()._drain_messages(fetcher)
+        except asyncio.CancelledError:
+            if not (self.should_stop or fetcher.should_stop):
+                await self.app.crash(fetches_no_more("Faust's fetcher was cancelled"))
+            raise
 
     async def sleep(self, n: float) -> None:
         """As Faust's, which also takes a timer and two tasks where its loop only lets others run,

@@ -112,7 +112,8 @@ class World:
         try:
             await self.until(equal)
         except TimeoutError:
-            raise AssertionError(f"{name}: {self.seen}") from None
+            seen, now = self.seen, equal()
+            raise AssertionError(f"{name}: {seen}; equal in a last look: {now}") from None
 
     def incarnations(self, name, partitions):
         markers = read_markers(self.client, self.project, name, range(partitions))

@@ -421,6 +421,23 @@ async def test_an_agent_that_raises_stops_the_worker(stack, topic, producer):
     assert await committed(stack, group, topic) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("what", ["fetching", "handing over"])
+async def test_a_worker_that_fetches_no_more_stops(stack, topic, producer, what):
+    await fill(producer, topic, 5)
+    worker = Worker(stack, stack.unique("group"), topic)
+    serving = asyncio.create_task(serve(worker.app))
+    await worker.got(15)
+    if what == "fetching":
+        thread = worker.app.consumer._thread
+        thread.thread_loop.call_soon_threadsafe(thread._consumer._fetcher._fetch_task.cancel)
+    else:
+        for task in asyncio.all_tasks():
+            if "Fetcher._fetcher" in repr(task):
+                task.cancel()
+    with pytest.raises(UnavailableError, match="fetches no more"):
+        await asyncio.wait_for(serving, ENDS_S)
+
+
 async def test_records_deleted_before_they_were_read_are_fatal(stack, admin, topic, producer):
     await fill(producer, topic, 50)
     group = stack.unique("group")

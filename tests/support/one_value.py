@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import Redis
 from support.scoring import PAYMENTS
+from support.standstill import standstill
 
 from streamsvc.agents.features import FeatureWorker
 from streamsvc.agents.preparing import prepare_topology
@@ -72,6 +73,9 @@ async def feature_worker(
         assert not serving.done(), serving.exception()
         if crashes:
             await worker.app.crash(RuntimeError("killed by the test"))
+    except (AssertionError, TimeoutError):
+        print(standstill(worker))
+        raise
     finally:
         tidy.cancel()
         stop.set()
