@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from streamsvc.errors import ConfigurationError
 from streamsvc.models.artifact import ModelCard, load_card, save_card, served_versions
@@ -37,6 +38,8 @@ __all__ = [
     "serve",
     "serve_besides",
 ]
+
+log = structlog.get_logger(__name__)
 
 NATIVE_SIBLING = "models-nvidia"
 SERVER_CODE = {"model.py": "served_model.py", "runtimes.py": "runtimes.py"}
@@ -84,7 +87,8 @@ def publish(repository: Path, card: ModelCard, content: bytes) -> Path:
 
 @contextmanager
 def configuring(repository: Path) -> Iterator[None]:
-    """Keep other processes from changing what is served meanwhile; waits for them to finish.
+    """Keep other processes from changing what is served meanwhile; waits for them to finish, and
+    says so: a server may take minutes to load something.
 
     Whoever has a server load what was configured holds it until that is done.
     """
@@ -92,7 +96,12 @@ def configuring(repository: Path) -> Iterator[None]:
     # The directory itself is the lock: somebody who may only read it can hold it, too.
     directory = os.open(repository, os.O_RDONLY)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            why = "another command or worker is having Triton load something from it"
+            log.warning("waits_for_model_repository", repository=str(repository), why=why)
+            fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:
         os.close(directory)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import structlog
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -15,6 +17,7 @@ from streamsvc.models.golden import check_golden
 from streamsvc.models.local_model import LocalModel
 from streamsvc.models.triton_repository import (
     configured_versions,
+    configuring,
     native_repository,
     next_version,
     publish,
@@ -63,6 +66,33 @@ def test_what_is_served_is_what_the_configuration_says(trained: Any, tmp_path: P
     assert not (repository / "late" / "config.pbtxt").exists()
     with pytest.raises(ConfigurationError, match=r"2/model\.json is missing"):
         serve(repository, "late", [2])
+
+
+def test_whoever_waits_for_another_one_to_load_says_so(tmp_path: Path) -> None:
+    order: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with configuring(tmp_path):
+            order.append("second")
+
+    def said(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        waits.set()
+        assert event["event"] == "waits_for_model_repository"
+        raise structlog.DropEvent
+
+    before = structlog.get_config()["processors"]
+    structlog.configure(processors=[said])
+    try:
+        with configuring(tmp_path):
+            other = threading.Thread(target=second)
+            other.start()
+            assert waits.wait(30)
+            order.append("first")
+        other.join(30)
+    finally:
+        structlog.configure(processors=before)
+    assert order == ["first", "second"]
 
 
 def test_a_damaged_file_is_refused(trained: Any, tmp_path: Path) -> None:
