@@ -16,19 +16,22 @@ Tags and lengths make the encoding free of collisions: ("a", "bc") and ("ab", "c
 '01 07 00 00 00 00 00 00 00 02 02 00 00 00 61 62'
 >>> decode_entity_key(keys.row(0))
 (7, 'ab')
+>>> [column.to_pylist() for column in decode_entity_keys(keys, ["int64", "string"])]
+[[7], ['ab']]
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numba import njit
 
 from streamsvc.columns import I64, U8, Bools, BytesColumn, Column, NumericColumn
 
-__all__ = ["decode_entity_key", "encode_entity_keys", "key_text", "murmur2"]
+__all__ = ["decode_entity_key", "decode_entity_keys", "encode_entity_keys", "key_text", "murmur2"]
 
 _INT = 1
 _STRING = 2
@@ -93,6 +96,26 @@ def decode_entity_key(raw: bytes) -> tuple[int | str | float, ...]:
         except struct.error as error:
             raise ValueError(f"entity key {raw.hex()} ends inside a number") from error
     return tuple(parts)
+
+
+def decode_entity_keys(
+    keys: BytesColumn, types: Sequence[Literal["int64", "string"]]
+) -> list[Column]:
+    """The parts of many keys, a column each, in sorted-name order; all keys have these types, and
+    none is null."""
+    columns: list[Column] = []
+    at = keys.start + 1  # behind the tag
+    for kind in types:
+        if kind == "int64":
+            words = keys.data[at[:, None] + np.arange(8)].view("<i8")[:, 0]
+            columns.append(NumericColumn(words, keys.valid))
+            at = at + _NUMBER_BYTES
+        else:
+            start = at + 4
+            end = start + keys.data[at[:, None] + np.arange(4)].view("<u4")[:, 0]
+            columns.append(BytesColumn(keys.data, start, end, keys.valid))
+            at = end + 1
+    return columns
 
 
 def murmur2(column: BytesColumn) -> I64:

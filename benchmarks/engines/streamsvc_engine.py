@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +50,7 @@ class StreamsvcEngine(Engine):
             **run.environment(),
             "WINDOWS": str(self.windows),
             "DECLARED": str(int(self.declared)),
+            "VIEW_TAGS": json.dumps(self.tags(run)),
             "STREAMSVC_KAFKA_BOOTSTRAP_SERVERS": run.settings.kafka_bootstrap_servers,
             "STREAMSVC_REDIS_URL": run.settings.redis_url.get_secret_value(),
             "STREAMSVC_TOPIC_PREFIX": run.tag,
@@ -57,6 +59,10 @@ class StreamsvcEngine(Engine):
         applied(self.folder, repo, env)
         command = [sys.executable, "-m", "streamsvc", "-c", str(repo), "worker", self.mode]
         return Launch(command, env)
+
+    def tags(self, run: Run) -> Mapping[str, str]:
+        """Of the view."""
+        return {}
 
     def applied(self, run: Run, client: Client) -> np.ndarray:
         """Up to which offset of each partition the rows in the store are; shape (PARTITIONS,)."""

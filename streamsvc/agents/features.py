@@ -36,6 +36,7 @@ from streamsvc.agents.tidying import Tidying
 from streamsvc.agents.topic_watch import watch_topics
 from streamsvc.agents.topology import Topology, ViewKey
 from streamsvc.agents.turns import Turns
+from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import ConfigurationError, StreamsvcError
 from streamsvc.features.warm import warm
@@ -100,6 +101,7 @@ class FeatureWorker:
         self._dead = DeadLetterSender(
             topology.dead_partitions, topology.topics, self._producer, metrics
         )
+        self._updates = UpdateSender(topology.update_partitions, self._producer, metrics)
         self._flusher = Flusher(
             settings,
             self.owner,
@@ -111,6 +113,7 @@ class FeatureWorker:
                 self._holdings.sources, self.app.consumer, settings.clock_skew_ms, now_ms
             ),
             self._holdings.partition_counts,
+            self._updates,
         )
         self._senders: dict[str, ShuffleSender] = {}
         self._run_senders(topology)
@@ -281,6 +284,7 @@ class FeatureWorker:
             self._holdings.topology = wanted
             return
         self._dead.partitions |= wanted.dead_partitions
+        self._updates.partitions |= wanted.update_partitions
         self._run_senders(wanted)
         await self._taking_over.change(wanted)
         await self._catch_up.look()

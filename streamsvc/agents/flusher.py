@@ -2,8 +2,9 @@
 
 A flush cuts every partition that changed or aged, writes the rows (fenced), then the markers that
 promise them. At most every `commit_interval_ms` the same cut also carries the changed tiles, which
-are appended to the changelog once the rows are acknowledged. So the changelog never claims a state
-whose rows may be missing in the store, and the group's offsets never claim more than the changelog.
+are appended to the changelog once the rows are acknowledged, and so are the records of rows that
+are followed in Kafka. So the changelog never claims a state whose rows may be missing in the store
+or there, and the group's offsets never claim more than the changelog.
 """
 
 from __future__ import annotations
@@ -12,36 +13,36 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from streamsvc.agents.promising import Prepared, Promising, wall_ms
 from streamsvc.agents.topology import RunningView
 from streamsvc.agents.trimmer import Appended, Trimmer
+from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import ViewPartition
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.store.row_store import RowStore
-from streamsvc.transport.producer import BatchProducer
+from streamsvc.transport.producer import BatchProducer, Send
 
 __all__ = ["IDLE_MARKER_MS", "Flush", "Flusher"]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 IDLE_MARKER_MS = 20
 """How often a quiet worker confirms that it has read everything the broker holds."""
 
 
-def _called(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Future[None]:
+def _called(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """What a thread pool's `submit` returns, of a call made here and now."""
-    done: Future[None] = Future()
+    done: Future[T] = Future()
     try:
-        call(*args, **kwargs)
+        done.set_result(call(*args, **kwargs))
     except Exception as error:  # noqa: BLE001 - raised where the result is asked for
         done.set_exception(error)
-    else:
-        done.set_result(None)
     return done
 
 
@@ -50,15 +51,18 @@ class Flush:
     """A flush that is under way."""
 
     prepared: list[Prepared]
-    written: Future[None]
-    """Done when rows and markers are in the store; raises UnavailableError."""
+    written: Future[list[Send]]
+    """Done when rows and markers are in the store; raises UnavailableError. What is to be published
+    of them then."""
     commits: bool
     """Whether `Flusher.commit` is to be called once it is written."""
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to be done or said about it."""
-        return not self.commits and self.written.done() and self.written.exception() is None
+        if self.commits or not self.written.done() or self.written.exception() is not None:
+            return False
+        return not self.written.result()
 
 
 class Flusher:
@@ -74,6 +78,7 @@ class Flusher:
         metrics: FeatureMetrics,
         read_positions: Callable[[int], dict[tuple[str, int], ReadPosition]],
         partition_counts: Mapping[str, int],
+        updates: UpdateSender,
     ) -> None:
         """`network` has one thread, which does what waits for the store long."""
         self._settings = settings
@@ -85,7 +90,8 @@ class Flusher:
         self._promising = Promising(rows, metrics, partition_counts)
         self._trimmer = Trimmer(settings, owner, metrics)
         self._read_positions = read_positions
-        self._writing: Future[None] | None = None
+        self._updates = updates
+        self._writing: Future[list[Send]] | None = None
         self._committing = False
         self._markers_at = 0
         self._flush_at = 0
@@ -99,13 +105,14 @@ class Flusher:
         taken: bool,
         idle: bool,
     ) -> Flush | None:
-        """Cut what is to be written and start writing it; None if nothing is, or one is under way.
+        """Cut what is to be written and start writing it; None if nothing is, or one is under way,
+        or not yet published.
 
         On the engine thread, where nothing else touches the state. `taken` says that something was
         read since the last call, so that others may be waiting to hear how far we are; `idle` that
         nothing was read just now.
         """
-        if self._writing is not None and not self._writing.done():
+        if self._updates.behind or (self._writing is not None and not self._writing.done()):
             return None
         # Markers of partitions in which nothing happens only have to tell the time now and then.
         # While records come in, it does not get in the way of the rows that they are about to make.
@@ -129,14 +136,20 @@ class Flusher:
         """Cut everything, to be committed; no other flush or commit may be under way."""
         return self._start(partitions, now_ms, refresh=True, commit=True)
 
+    async def publish(self) -> None:
+        """Send the updates of what is written by now; waits while Kafka is slower than we are."""
+        await self._updates.send()
+
     async def commit(
         self,
         flush: Flush,
         before: Callable[[], Awaitable[None]],
         committed: Callable[[], Awaitable[None]],
     ) -> None:
-        """Append the state of a flush whose rows are written; then tell that it is durable."""
+        """Append the state of a flush that is written and published; then tell that it is
+        durable."""
         await before()
+        await self._updates.flush()
         commits = [each for each in flush.prepared if each.records]
         acks: list[Awaitable[int | None]] = []
         for each in commits:
@@ -174,10 +187,18 @@ class Flusher:
         # From this thread at once: by way of the event loop the rows would leave a turn later. To
         # write a few takes less than to wake the other thread for them.
         if sum(len(rows) for each in prepared for *_, rows in each.rows) <= self._rows.few_rows:
-            self._writing = _called(self._promising.write, prepared, positions)
+            self._writing = _called(self._write, prepared, positions)
         else:
-            self._writing = self._network.submit(self._promising.write, prepared, positions)
+            self._writing = self._network.submit(self._write, prepared, positions)
+        if any(each.rows and each.running.view.updates is not None for each in prepared):
+            self._updates.offer(self._writing)
         return Flush(prepared, self._writing, commit)
+
+    def _write(
+        self, prepared: list[Prepared], positions: Mapping[tuple[str, int], ReadPosition]
+    ) -> list[Send]:
+        self._promising.write(prepared, positions)
+        return self._updates.records(prepared)
 
     def _prepared(
         self, running: RunningView, partition: ViewPartition, *, commit: bool

@@ -52,7 +52,7 @@ _STATE: dict[WorkRole, _Operations] = {
     "operator": _READ | _WRITE | _MAKE,
 }
 _TOPICS: dict[WorkRole, dict[TopicRole, _Operations]] = {
-    "features": {"events": _READ, "dead letters": _WRITE},
+    "features": {"events": _READ, "dead letters": _WRITE, "updates": _WRITE},
     "scoring": {
         "events": _SEE,
         "requests": _READ,
@@ -68,6 +68,7 @@ _TOPICS: dict[WorkRole, dict[TopicRole, _Operations]] = {
         "events": _READ | _WRITE | _MAKE,
         "requests": _READ | _WRITE | _MAKE,
         "dead letters": _READ | _WRITE | _MAKE,
+        "updates": _READ | _MAKE,
         "predictions": _READ | _MAKE,
         "served log": _READ | _MAKE,
         "labels": _READ | _WRITE | _MAKE,

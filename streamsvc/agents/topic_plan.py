@@ -42,6 +42,7 @@ Role: TypeAlias = Literal[
     "events",
     "requests",
     "dead letters",
+    "updates",
     "predictions",
     "served log",
     "labels",
@@ -57,6 +58,7 @@ ROLES: dict[Role, frozenset[str]] = {
     "events": frozenset(),
     "requests": frozenset(),
     "dead letters": frozenset(),
+    "updates": frozenset(),
     "predictions": frozenset(),
     "served log": frozenset(),
     "labels": frozenset(),
@@ -99,6 +101,7 @@ def view_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     return [
         *events,
         *(_dead_letters(topic.name, settings) for topic in events),
+        *(_records("updates", v.updates, settings) for v in plan.views if v.updates is not None),
         PlannedTopic("control", TopicSpec(internal.control, 1, TABLE_CONFIG)),
         PlannedTopic("progress", TopicSpec(internal.progress, 1, TABLE_CONFIG)),
     ]

@@ -70,6 +70,8 @@ class Topology:
     """Event topic -> what it was when the incarnations were agreed on."""
     dead_partitions: Mapping[str, int]
     """Event topic -> partitions of the topic of its dead letters."""
+    update_partitions: Mapping[str, int] = field(default_factory=dict)
+    """Topic of updates -> its partitions."""
     gone: Mapping[str, int] = field(default_factory=dict)
     """View that is no longer defined -> its last incarnation, of which something may be left."""
 

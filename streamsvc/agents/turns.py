@@ -105,6 +105,7 @@ class Turns:
             self._engine, lambda: self._flusher.begin_last(self._partitions(), wall_ms())
         )
         await asyncio.wrap_future(flush.written)
+        await self._flusher.publish()
         await self._flusher.commit(flush, self._before_commit, self._committed)
 
     def _open(self, topic: str) -> bool:
@@ -147,6 +148,7 @@ class Turns:
 
     async def _finish(self, flush: Flush) -> None:
         await asyncio.wrap_future(flush.written)
+        await self._flusher.publish()
         if self._untold:
             self.wake()
         if flush.commits:

@@ -176,6 +176,8 @@ class View:
     """Aggregated column -> its type, after the udf where there is one."""
     udf_text: str = ""
     """What `udf_fingerprint` makes of the udf; empty without one."""
+    updates: str | None = None
+    """Topic that has a record for every row that is written, or None."""
 
     @property
     def shuffled(self) -> bool:

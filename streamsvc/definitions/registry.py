@@ -17,6 +17,7 @@ from streamsvc.definitions.repo_files import importing_from
 from streamsvc.definitions.request_views import compile_batch_view, compile_on_demand_view
 from streamsvc.definitions.services import compile_service
 from streamsvc.definitions.sources import compile_sources
+from streamsvc.definitions.updates import check_updates
 from streamsvc.definitions.views import compile_view
 from streamsvc.errors import ConfigurationError, DefinitionError
 from streamsvc.feast_import import import_feast
@@ -159,6 +160,7 @@ def compile_plan(
         service = compile_service(feast_service, sources, views, broken_views, mistakes)
         if service is not None:
             services.append(service)
+    mistakes += check_updates(windowed, sources.values(), services)
     if mistakes:
         raise DefinitionError(mistakes)
     return Plan(

@@ -13,6 +13,7 @@ from streamsvc.definitions.plan import (
     View,
 )
 from streamsvc.definitions.row_by_row import try_udf
+from streamsvc.definitions.updates import UPDATES, parse_updates
 from streamsvc.definitions.validate import (
     check_features,
     check_tags,
@@ -35,7 +36,8 @@ def compile_view(
     """
     what = f"StreamFeatureView {feast_view.name!r}"
     stream = feast_view.stream_source
-    wrong = check_tags(what, feast_view.tags, ())
+    wrong = check_tags(what, feast_view.tags, (UPDATES,))
+    updates = parse_updates(what, feast_view.tags, wrong)
     if stream is None or not hasattr(stream, "kafka_options"):
         wrong.append(
             f"{what}: its source is {'none' if stream is None else type(stream).__name__}; "
@@ -87,6 +89,7 @@ def compile_view(
         ),
         column_types={a.column: kinds[a.column] for a in aggregates},
         udf_text=text,
+        updates=updates,
     )
 
 

@@ -11,11 +11,11 @@ from streamsvc.columns import BytesColumn, strings
 from streamsvc.definitions.plan import Route
 from streamsvc.entity_keys import murmur2
 from streamsvc.events.wire import TRACE_HEADER
+from streamsvc.record_text import entity_texts
 from streamsvc.scoring.inputs import ServiceInputs
 from streamsvc.scoring.pipeline import Answers, Scored
 from streamsvc.scoring.records import (
     Predictions,
-    entity_texts,
     prediction_ids,
     prediction_records,
 )

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from streamsvc.columns import I64, Bools, BytesColumn, Column
-from streamsvc.entity_keys import key_text
+from streamsvc.columns import I64, Bools, Column
+from streamsvc.record_text import constant, escaped, values
 from streamsvc.scoring.model import F32
 
-__all__ = ["Predictions", "entity_texts", "prediction_ids", "prediction_records"]
+__all__ = ["Predictions", "prediction_ids", "prediction_records"]
 
 _json = msgspec.json.Encoder()
 
@@ -63,18 +63,10 @@ class Predictions:
 def prediction_ids(p: Predictions) -> list[bytes]:
     """The same request gives the same id, whoever scores it and however often."""
     form = b"%b-%%d-%%d-%b" % (
-        _escaped(f"{p.service}-{p.topic}"),
-        _escaped(p.topic_id[:8]),
+        escaped(f"{p.service}-{p.topic}"),
+        escaped(p.topic_id[:8]),
     )
     return [form % row for row in zip(p.partition.tolist(), p.offset.tolist(), strict=True)]
-
-
-def entity_texts(entity: Mapping[str, Column]) -> list[bytes]:
-    """Record keys: the entity's join keys in sorted order as text, joined by `|`; null is empty."""
-    columns = [_texts(key_text(entity[name])) for name in sorted(entity)]
-    if len(columns) == 1:
-        return columns[0]
-    return [b"|".join(parts) for parts in zip(*columns, strict=True)]
 
 
 def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
@@ -84,28 +76,28 @@ def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
     form = b"".join(
         (
             b'{"prediction_id":"%b","service":',
-            _constant(p.service),
+            constant(p.service),
             b',"entity":{',
-            b",".join(_constant(name) + b":%b" for name in names),
+            b",".join(constant(name) + b":%b" for name in names),
             b'},"score":%.9g,"decision":%b',
             _scores_form(p.classes),
             b',"model":',
-            _constant(p.model),
+            constant(p.model),
             b',"model_version":',
-            _constant(p.model_version),
+            constant(p.model_version),
             b',"variant":',
-            _constant(p.variant),
+            constant(p.variant),
             b',"request_time_ms":%d,"as_of_ms":%b,"stale_ms":%d,"ahead_ms":%d,"fallback":%b',
             b',"latency_ms":{"queue":%d',
             stages.replace("%", "%%").encode(),
             b'},"source":{"topic":',
-            _constant(p.topic),
+            constant(p.topic),
             b',"partition":%d,"offset":%d}}',
         )
     )
     rows: Iterable[tuple[object, ...]] = zip(
         ids,
-        *(_values(p.entity[name]) for name in names),
+        *(values(p.entity[name]) for name in names),
         p.score.tolist(),
         _decisions(p),
         *(p.scores.T.tolist() if p.classes else ()),
@@ -122,25 +114,6 @@ def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
     return [form % row for row in rows]
 
 
-def _escaped(text: str) -> bytes:
-    return text.replace("%", "%%").encode()
-
-
-def _constant(text: str) -> bytes:
-    return _escaped(_json.encode(text).decode())
-
-
-def _texts(column: BytesColumn) -> list[bytes]:
-    return [b"" if text is None else text for text in column.to_bytes_list()]
-
-
-def _values(column: Column) -> list[bytes]:
-    """Every value as JSON."""
-    if isinstance(column, BytesColumn):
-        return [_json.encode(text) for text in column.to_pylist()]
-    return [b"null" if text is None else text for text in key_text(column).to_bytes_list()]
-
-
 def _decisions(p: Predictions) -> list[bytes]:
     """The most probable class, or whether a single score reaches the threshold."""
     if p.classes:
@@ -153,7 +126,7 @@ def _scores_form(classes: Sequence[str]) -> bytes:
     """The field with the score of each class; nothing without classes."""
     if not classes:
         return b""
-    return b',"scores":{' + b",".join(_constant(name) + b":%.9g" for name in classes) + b"}"
+    return b',"scores":{' + b",".join(constant(name) + b":%.9g" for name in classes) + b"}"
 
 
 def _or_null(values: I64) -> list[bytes]:

@@ -160,7 +160,15 @@ class RowLayout:
     def unpack(self, rows: Sequence[bytes | None]) -> Rows:
         """The columns of rows as stored; None, another schema's and damaged rows are absent."""
         joined, start, end, damaged = _join(rows)
-        n, k = len(rows), len(self.features)
+        return self._unpacked_from(joined, start, end, damaged)
+
+    def read(self, rows: PackedRows) -> Rows:
+        """What a reader will find of rows that this layout has packed."""
+        return self._unpacked_from(rows.data, rows.start >> 3, rows.end >> 3, 0)
+
+    def _unpacked_from(self, joined: U8, start: I64, end: I64, damaged: int) -> Rows:
+        """Rows in one buffer; `start` and `end` in words, -1 for an absent row."""
+        n, k = len(start), len(self.features)
         # One allocation each: for a single row, making arrays costs more than filling them.
         numbers = np.zeros((4 + 2 * k, n), np.int64)
         flags = np.zeros((1 + k, n), np.bool_)

@@ -14,6 +14,7 @@ import pytest
 
 from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.topology import RunningView
+from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.columns import numeric, strings
 from streamsvc.definitions.plan import Aggregate, EventSchema, JoinKey, Source, View
 from streamsvc.entity_keys import encode_entity_keys
@@ -114,6 +115,7 @@ class World:
             metrics,
             lambda now_ms: {},
             {"t": 1},
+            UpdateSender({}, BatchProducer(settings), metrics),
         )
         return Worker(flusher, ViewPartition(VIEW, RUNNING.spec, 0, 1), metrics)
 

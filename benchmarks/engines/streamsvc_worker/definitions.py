@@ -1,6 +1,7 @@
 """The job as Feast definitions. The topic, the windows and the promise of the key come from the
 environment, so that one repo serves all runs."""
 
+import json
 import os
 from datetime import timedelta
 
@@ -34,6 +35,7 @@ spend = StreamFeatureView(
     source=payments,
     timestamp_field="ts",
     aggregations=aggregations,
+    tags=json.loads(os.environ["VIEW_TAGS"]),
     schema=[
         Field(name="user", dtype=String),
         *(

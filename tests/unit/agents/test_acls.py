@@ -36,6 +36,14 @@ def test_a_feature_worker_reads_events_and_writes_state_but_makes_nothing():
     }
 
 
+def test_whoever_computes_a_view_writes_its_updates():
+    views = (replace(PLAN.views[0], updates="spend.updates"), *PLAN.views[1:])
+    plan = replace(PLAN, views=views)
+    assert allowed("features", plan)["topic", "spend.updates"] == {"Write"}
+    assert allowed("operator", plan)["topic", "spend.updates"] >= {"Read", "Create"}
+    assert not any(name == "spend.updates" for _, name in allowed("scoring", plan))
+
+
 def test_a_scoring_worker_reads_requests_and_sees_events():
     route, name = PLAN.services[0].route, PLAN.services[0].name
     assert allowed("scoring") == {

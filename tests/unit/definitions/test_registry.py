@@ -135,6 +135,19 @@ def test_a_declared_key_spares_the_shuffle() -> None:
     assert not compile_(view(source=keyed), sources=[keyed]).view("spend").shuffled
 
 
+def test_updates_have_a_topic_of_their_own() -> None:
+    plain, tagged = view(), view(tags={"streamsvc.updates": "spend.updates"})
+    found = compile_(tagged).view("spend")
+    assert found.updates == "spend.updates"
+    assert compile_(plain).view("spend").updates is None
+    # Whoever follows a view does not make it another one.
+    assert found.definition_hash == compile_(plain).view("spend").definition_hash
+    other = view(name="other", tags={"streamsvc.updates": "spend.updates"})
+    [mistake] = mistakes(tagged, other)
+    assert mistake.startswith("StreamFeatureView 'spend': tag 'streamsvc.updates' is ")
+    assert "that of StreamFeatureView 'other'; give it another one." in mistake
+
+
 def test_features_come_in_sorted_order_however_feast_lists_them() -> None:
     schema = [Field(name=n, dtype=Float64) for n in ("c", "a", "b")]
     aggregations = [Aggregation("amount", "sum", MINUTE, name=n) for n in ("b", "c", "a")]
@@ -324,6 +337,9 @@ def test_the_hash_follows_what_decides_a_value() -> None:
         ({"ttl": MINUTE}, "its ttl of 60 s is shorter than its window of 600 s"),
         ({"timestamp_field": "paid"}, "timestamp_field is 'paid', its source says 'at'"),
         ({"tags": {"streamsvc.key": "card"}}, "unknown tag 'streamsvc.key'"),
+        ({"tags": {"streamsvc.updates": "a topic"}}, "which cannot be a topic's name"),
+        ({"tags": {"streamsvc.updates": ".."}}, "which cannot be a topic's name"),
+        ({"tags": {"streamsvc.updates": "payments"}}, "the topic of KafkaSource 'payments'; give"),
         (
             {
                 "entities": [Entity(name="c", join_keys=["crad"], value_type=ValueType.STRING)],

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support.scoring import STAGES, predictions
 
 from streamsvc.columns import numeric, strings
+from streamsvc.record_text import entity_texts
 from streamsvc.scoring.records import (
     Predictions,
-    entity_texts,
     prediction_ids,
     prediction_records,
 )

@@ -1,0 +1,161 @@
+"""A view's topic of updates: every row that is written, in order, whatever happens to workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import orjson
+import pytest
+from confluent_kafka import Producer
+from support.one_value import CARDS, SHOPS, cards, feature_worker, rows_of, shops
+from support.scoring import PAYMENTS
+
+from streamsvc.agents.update_sender import UpdateSender
+from streamsvc.definitions.plan import Plan
+from streamsvc.store.client import connect
+from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.reader import EARLIEST, read_to_end
+
+PATIENCE_S = 60
+VALIDATOR = jsonschema.Draft202012Validator(
+    orjson.loads((Path(__file__).parents[2] / "docs" / "update.schema.json").read_bytes())
+)
+START_MS = 1_700_000_000_000
+
+
+class World:
+    """A view of its own partitions and one behind the shuffle, both with updates."""
+
+    def __init__(self, stack):
+        self.settings = stack.settings.model_copy(
+            update={"key_groups": 2, "commit_interval_ms": 100, "topic_partitions": 2}
+        )
+        self.project = stack.unique("updates").replace("-", "_")
+        source = replace(PAYMENTS, topic=stack.unique("payments"))
+        self.topics = {"cards": stack.unique("cards"), "shops": stack.unique("shops")}
+        views = [
+            replace(each, updates=self.topics[each.name])
+            for each in (cards(source=source), shops(source=source))
+        ]
+        self.plan = Plan(self.project, (source,), tuple(views), (), (), ())
+        # The topic of updates has fewer.
+        Admin(self.settings).ensure([TopicSpec(source.topic, 3)])
+        self.client = connect(self.settings)
+        self.producer = Producer(
+            {
+                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
+                "partitioner": "murmur2_random",
+            }
+        )
+        self.paid = {"cards": defaultdict(float), "shops": defaultdict(float)}
+        self.count = 0
+
+    def produce(self, n):
+        for i in range(self.count, self.count + n):
+            card, shop, amount = CARDS[i % len(CARDS)], SHOPS[i % len(SHOPS)], float(i % 11)
+            event = {"card": card, "shop_id": shop, "amount": amount, "at": START_MS + i}
+            self.paid["cards"][card] += amount
+            self.paid["shops"][shop] += amount
+            self.producer.produce(self.plan.sources[0].topic, orjson.dumps(event), event["card"])
+        self.count += n
+        assert self.producer.flush(30) == 0
+
+    def worker(self, **how):
+        return feature_worker(self.settings, self.plan, **how)
+
+    async def updates(self, view):
+        """All of them by entity, each with its record's key and partition, in order."""
+        found = defaultdict(list)
+        async for chunk in read_to_end(
+            self.settings, self.topics[view], {0: EARLIEST, 1: EARLIEST}
+        ):
+            for i in range(len(chunk)):
+                update = orjson.loads(chunk.value(i))
+                VALIDATOR.validate(update)
+                assert update["view"] == view
+                (entity,) = update["entity"].values()
+                assert chunk.key(i) == str(entity).encode()
+                found[entity].append((chunk.partition, update))
+        return found
+
+    async def until_told(self):
+        async with asyncio.timeout(PATIENCE_S):
+            for view, paid in self.paid.items():
+                while True:
+                    last = {e: all_[-1][1] for e, all_ in (await self.updates(view)).items()}
+                    if {e: each["features"]["value"] for e, each in last.items()} == paid:
+                        break
+                    await asyncio.sleep(0.1)
+
+    async def check(self):
+        """Order, and that the last one of each entity is what the store has."""
+        for view, paid in self.paid.items():
+            entities = list(paid)
+            rows = rows_of(self.client, self.project, view, entities)
+            updates = await self.updates(view)
+            for i, entity in enumerate(entities):
+                partitions, told = zip(*updates[entity], strict=True)
+                assert len(set(partitions)) == 1
+                assert told[-1] == {
+                    "view": view,
+                    "entity": {"card" if view == "cards" else "shop_id": entity},
+                    "features": {"value": rows.values["value"].to_pylist()[i]},
+                    "as_of_ms": rows.as_of[i],
+                    "valid_until_ms": None,
+                    "incarnation": rows.incarnation[i],
+                    "applied": rows.offset[i],
+                }
+        return updates
+
+
+@pytest.fixture
+def world(stack):
+    return World(stack)
+
+
+@pytest.mark.timeout(180)
+async def test_every_row_that_is_written_is_told(world):
+    async with world.worker() as worker:
+        for _ in range(5):
+            world.produce(100)
+            await world.until_told()
+        written = {
+            view: worker.metrics.registry.get_sample_value(
+                "streamsvc_rows_written_total", {"view": view}
+            )
+            for view in world.paid
+        }
+    # A worker that stops has told everything.
+    await world.check()
+    for view, n in written.items():
+        updates = (await world.updates(view)).values()
+        assert sum(map(len, updates)) == n
+        for told in updates:
+            at = [(each["applied"], each["as_of_ms"]) for _, each in told]
+            assert at == sorted(at)
+
+
+@pytest.mark.timeout(180)
+async def test_what_a_worker_wrote_and_did_not_tell_is_told_by_the_next(world, monkeypatch):
+    told_nothing = asyncio.Event()
+
+    async def hangs(self):
+        told_nothing.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpdateSender, "send", hangs)
+        async with world.worker(crashes=True):
+            world.produce(300)
+            await asyncio.wait_for(told_nothing.wait(), PATIENCE_S)
+    assert not await world.updates("cards")
+    async with world.worker(), world.worker():
+        await world.until_told()
+        for _ in range(3):
+            world.produce(300)
+        await world.until_told()
+    await world.check()
