@@ -57,7 +57,9 @@ def live(
     for more.
     """
     producer = Producer(
-        librdkafka_config(settings) | {"linger.ms": 1, "queue.buffering.max.messages": 1_000_000}
+        librdkafka_config(settings)
+        | {"linger.ms": 1, "socket.nagle.disable": True}
+        | {"queue.buffering.max.messages": 1_000_000}
     )
     known, total, n = names(KEYS), int(rate * seconds), 0
     order = np.random.default_rng(3).permutation(KEYS)

@@ -280,11 +280,11 @@ class FeatureWorker:
 
     async def _switch(self, wanted: Topology) -> None:
         before = self.topology
-        if [(v.key, v.quiet) for v in wanted.views] == [(v.key, v.quiet) for v in before.views]:
-            self._holdings.topology = wanted
-            return
         self._dead.partitions |= wanted.dead_partitions
         self._updates.partitions |= wanted.update_partitions
+        if [(v.key, v.quiet) for v in wanted.views] == [(v.key, v.quiet) for v in before.views]:
+            await self._on_engine(lambda: self._holdings.adopt(wanted))
+            return
         self._run_senders(wanted)
         await self._taking_over.change(wanted)
         await self._catch_up.look()

@@ -77,9 +77,16 @@ class Holdings:
         self.version += bool(gone)
         return gone
 
+    def adopt(self, topology: Topology) -> None:
+        """Go over to a topology: of what both have, the other one says what becomes of its rows."""
+        self.topology = topology
+        known = {each.key: each for each in topology.views}
+        for held, (running, state) in self.views.items():
+            self.views[held] = known.get(held[0], running), state
+
     def _replace_topology(self, topology: Topology) -> None:
         """Let go what another topology does not have."""
-        self.topology = topology
+        self.adopt(topology)
         wanted = {each.key for each in topology.views}
         for held in [held for held in self.views if held[0] not in wanted]:
             self._forget(held)

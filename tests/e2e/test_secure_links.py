@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from support.certificates import Authority
 from support.models import small_model
-from support.payments import VIEWS, generate
+from support.payments import VIEWS, by_key, generate
 from support.repo import RunningRepo
 from support.secure_kafka import ADMIN, SecureKafka
 from support.secure_triton import KEY, SecureTriton
@@ -35,11 +35,13 @@ from streamsvc.store.client import connect
 from streamsvc.store.markers import read_markers
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.producer import BatchProducer
+from streamsvc.transport.reader import EARLIEST, read_to_end
 
 ROLES = ("features", "scoring", "archive", "operator")
 MODEL = ("card_spend:count_amount_600s", "shop_sales:count_amount_3600s")
 PASSWORDS = {f"streamsvc-{role}": f"{role}-password" for role in ROLES}
 STORE_USER = "features-user"
+UPDATES = "spend.updates"
 PATIENCE_S = 240
 
 
@@ -130,6 +132,7 @@ class SecureRepo(RunningRepo):
             directory,
             "payments",
             PAYMENTS_ARCHIVE="data/archive",
+            PAYMENTS_UPDATES=UPDATES,
             STREAMSVC_ARCHIVE_INTERVAL_S="0.3",
             STREAMSVC_DEADLINE_MS="60000",
             STREAMSVC_KAFKA_SSL_CA=ca,
@@ -155,6 +158,16 @@ class SecureRepo(RunningRepo):
         )
         assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
         return done.stdout if code == 0 else done.stderr
+
+
+async def updated(settings: Settings) -> set[str]:
+    """The cards that the topic of updates tells of."""
+    partitions = dict.fromkeys(Admin(settings).end_offsets(UPDATES), EARLIEST)
+    return {
+        json.loads(chunk.value(i))["entity"]["card_id"]
+        async for chunk in read_to_end(settings, UPDATES, partitions)
+        for i in range(len(chunk))
+    }
 
 
 @pytest.mark.timeout(900)
@@ -205,6 +218,8 @@ def test_payments_by_roles_with_no_more_than_they_need(secure, tmp_path):
         report = json.loads(repo.command("operator", "parity", "payment_risk", "--json"))
         assert report["holds"]
         assert report["vectors"] > 1_900
+        told = asyncio.run(updated(repo.settings))
+        assert told == {card for (card,) in by_key(truth, "card_spend")}
 
 
 # --- Kafka -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import jsonschema
 import orjson
 import pytest
 from confluent_kafka import Producer
-from support.one_value import CARDS, SHOPS, cards, feature_worker, rows_of, shops
+from support.one_value import CARDS, SHOPS, cards, feature_worker, rows_of, shops, values_of
 from support.scoring import PAYMENTS
 
 from streamsvc.agents.update_sender import UpdateSender
@@ -82,6 +82,12 @@ class World:
                 found[entity].append((chunk.partition, update))
         return found
 
+    async def until_stored(self):
+        async with asyncio.timeout(PATIENCE_S):
+            for view, paid in self.paid.items():
+                while values_of(self.client, self.project, view, list(paid)) != paid:
+                    await asyncio.sleep(0.05)
+
     async def until_told(self):
         async with asyncio.timeout(PATIENCE_S):
             for view, paid in self.paid.items():
@@ -137,6 +143,26 @@ async def test_every_row_that_is_written_is_told(world):
         for told in updates:
             at = [(each["applied"], each["as_of_ms"]) for _, each in told]
             assert at == sorted(at)
+
+
+@pytest.mark.timeout(180)
+async def test_a_tag_that_is_added_and_taken_away_rebuilds_nothing(world):
+    untold = tuple(replace(view, updates=None) for view in world.plan.views)
+    without = replace(world.plan, views=untold)
+    async with feature_worker(world.settings, without) as worker:
+        world.produce(100)
+        await world.until_stored()
+        assert not Admin(world.settings).exists(world.topics["cards"])
+        await worker.change(world.plan)
+        world.produce(100)
+        await world.until_told()
+        updates = await world.check()
+        assert {each["incarnation"] for told in updates.values() for _, each in told} == {1}
+        count = sum(map(len, updates.values()))
+        await worker.change(without)
+        world.produce(100)
+        await world.until_stored()
+    assert sum(map(len, (await world.updates("shops")).values())) == count
 
 
 @pytest.mark.timeout(180)

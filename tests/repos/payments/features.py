@@ -1,7 +1,7 @@
 """Windowed features of cards, of shops, and of a card in a shop.
 
 PAYMENTS_GRID_MINUTES changes two of the views: `card_in_shop`, and the usual price in
-`card_abroad`.
+`card_abroad`. PAYMENTS_UPDATES is the topic of the updates of `card_spend`, if it has one.
 """
 
 import os
@@ -17,6 +17,7 @@ TEN_MINUTES = timedelta(minutes=10)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
+UPDATES = os.environ.get("PAYMENTS_UPDATES")
 GRID = timedelta(minutes=int(os.environ.get("PAYMENTS_GRID_MINUTES", "30")))
 
 # Ten minutes on a ten-second grid, an hour on the default grid (a minute), a day on an hourly one.
@@ -50,6 +51,7 @@ card_spend = StreamFeatureView(
         Field(name="min_amount_86400s", dtype=Float64),
         Field(name="max_amount_86400s", dtype=Float64),
     ],
+    tags={"streamsvc.updates": UPDATES} if UPDATES else {},
 )
 
 # All windows on one five-minute grid.
