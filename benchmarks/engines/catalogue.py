@@ -46,7 +46,7 @@ ENGINES: tuple[Engine, ...] = (
     StreamsvcEngine(rates=(1_000, 10_000, 50_000)),
     StreamsvcEngine("streamsvc, 15 features, Zipf(1.1) keys", windows=3, zipf=1.1),
     StreamsvcEngine("streamsvc, shuffled", declared=False, rates=(1_000, 10_000)),
-    StreamsvcUpdates("streamsvc, rows as records", events=1_000_000),
+    StreamsvcUpdates("streamsvc, rows as records"),
     KafkaStreams(
         *("Kafka Streams, ring in memory", "kafka_streams", "ring-memory", "by hand", "grid"),
         *(AT_LEAST_ONCE, 1_000_000, (1_000, 10_000, 50_000)),

@@ -16,6 +16,7 @@ from streamsvc.transport.kafka_config import librdkafka_config
 __all__ = ["fill", "live"]
 
 CHUNK = 40_000
+LOW_RATE = 1_000
 
 
 def fill(settings: Settings, topic: str, payments: Payments) -> None:
@@ -53,12 +54,14 @@ def live(
     """Publish payments at a rate, users in turn, each at its own instant.
 
     Yields after each turn of the loop, about a millisecond; the payments of that turn, and when
-    each was handed to the producer (seconds of the wall clock). The producer waits a millisecond
-    for more.
+    each was handed to the producer (seconds of the wall clock). The producer waits for more
+    for a millisecond, at higher rates for as long as clients do that are told nothing: else the
+    broker has thousands of requests a second, which queue up there (with nobody reading a p99 of 64
+    ms instead of 11 at 10,000 payments/s).
     """
     producer = Producer(
         librdkafka_config(settings)
-        | {"linger.ms": 1, "socket.nagle.disable": True}
+        | {"linger.ms": 1 if rate <= LOW_RATE else 5, "socket.nagle.disable": True}
         | {"queue.buffering.max.messages": 1_000_000}
     )
     known, total, n = names(KEYS), int(rate * seconds), 0

@@ -23,6 +23,8 @@ class Throughput:
     cpu_us_per_event: float
     """Of the engine's processes, not of broker and store."""
     peak_mb: float
+    records_per_event: float
+    """Of its output topic; 0 if it has none."""
     verified: str
 
 
@@ -49,6 +51,7 @@ def measure(engine: Engine, run: Run, payments: Payments) -> Throughput:
             usage.append((time.perf_counter(), running.sample()))
             time.sleep(1.0)  # what it does not wait for, such as rows of the same chunk
         verified = engine.verify(run, payments)
+        records = sum(run.admin.end_offsets(run.output).values()) if engine.form == "rows" else 0
     finally:
         engine.clean(run)
     # Between two moments at which progress was seen: what is written in large chunks counts whole.
@@ -59,5 +62,6 @@ def measure(engine: Engine, run: Run, payments: Payments) -> Throughput:
         events_per_second=(after - before) / (end - half),
         cpu_us_per_event=float(cpu[1] - cpu[0]) / (after - before) * 1e6,
         peak_mb=running.peak_bytes / 1e6,
+        records_per_event=records / len(payments) if records else 0.0,
         verified=verified,
     )
