@@ -82,6 +82,13 @@ class World:
                 found[entity].append((chunk.partition, update))
         return found
 
+    def stored(self):
+        """How many rows of each view there are."""
+        return [
+            int(rows_of(self.client, self.project, view, list(paid)).present.sum())
+            for view, paid in self.paid.items()
+        ]
+
     async def until_stored(self):
         async with asyncio.timeout(PATIENCE_S):
             for view, paid in self.paid.items():
@@ -166,15 +173,23 @@ async def test_a_tag_that_is_added_and_taken_away_rebuilds_nothing(world):
 
 
 @pytest.mark.timeout(180)
-async def test_what_a_worker_wrote_and_did_not_tell_is_told_by_the_next(world, monkeypatch):
+@pytest.mark.parametrize("how", ["not sent", "not acknowledged"])
+async def test_what_a_worker_wrote_and_did_not_tell_is_told_by_the_next(world, monkeypatch, how):
     told_nothing = asyncio.Event()
 
     async def hangs(self):
         told_nothing.set()
         await asyncio.Event().wait()
 
+    async def vanish(self):
+        while self._offered and self._offered[0].done():
+            self._offered.popleft()
+            self._under_way.append(asyncio.get_running_loop().create_future())
+            if sum(await asyncio.to_thread(world.stored)) == len(CARDS) + len(SHOPS):
+                told_nothing.set()
+
     with monkeypatch.context() as patch:
-        patch.setattr(UpdateSender, "send", hangs)
+        patch.setattr(UpdateSender, "send", hangs if how == "not sent" else vanish)
         async with world.worker(crashes=True):
             world.produce(300)
             await asyncio.wait_for(told_nothing.wait(), PATIENCE_S)
