@@ -2,9 +2,9 @@
 
 A flush cuts every partition that changed or aged, writes the rows (fenced), then the markers that
 promise them. At most every `commit_interval_ms` the same cut also carries the changed tiles, which
-are appended to the changelog once the rows are acknowledged, and so are the records of rows that
-are followed in Kafka. So the changelog never claims a state whose rows may be missing in the store
-or there, and the group's offsets never claim more than the changelog.
+are appended to the changelog once the rows are acknowledged, and where a view has a topic of
+updates, once these are. So the changelog never claims a state whose rows or updates may be missing,
+and the group's offsets never claim more than the changelog.
 """
 
 from __future__ import annotations

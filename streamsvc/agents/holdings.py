@@ -78,7 +78,8 @@ class Holdings:
         return gone
 
     def adopt(self, topology: Topology) -> None:
-        """Go over to a topology: of what both have, the other one says what becomes of its rows."""
+        """Go over to a topology; views of both run on as the new one describes them, which may say
+        that their rows go elsewhere."""
         self.topology = topology
         known = {each.key: each for each in topology.views}
         for held, (running, state) in self.views.items():

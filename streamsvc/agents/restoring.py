@@ -101,7 +101,8 @@ class Restoring:
                 state.resume(found.end, log_ends[partition], begin, each.starts)
                 if partition in waits:
                     state.wait({p: at for p, at in until.items() if each.shuffle or p == partition})
-                elif partition in lost:
+                elif partition in lost or (each.quiet and each.view.updates is not None):
+                    # Of one that serves since a while ago nobody knows whether it was told.
                     state.refill()
 
         await self._on_engine(resume)

@@ -101,7 +101,7 @@ def view_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     return [
         *events,
         *(_dead_letters(topic.name, settings) for topic in events),
-        *(_records("updates", v.updates, settings) for v in plan.views if v.updates is not None),
+        *(_updates(view.updates, settings) for view in plan.views if view.updates is not None),
         PlannedTopic("control", TopicSpec(internal.control, 1, TABLE_CONFIG)),
         PlannedTopic("progress", TopicSpec(internal.progress, 1, TABLE_CONFIG)),
     ]
@@ -182,6 +182,12 @@ def state_topics(changelog: str, shuffle: str | None, partitions: int) -> list[P
 
 def _records(role: Role, topic: str, settings: Settings) -> PlannedTopic:
     return PlannedTopic(role, TopicSpec(topic, settings.topic_partitions))
+
+
+def _updates(topic: str, settings: Settings) -> PlannedTopic:
+    """A row of long texts makes a longer record than an event may be."""
+    spec = TopicSpec(topic, settings.topic_partitions, DEAD_LETTER_CONFIG)
+    return PlannedTopic("updates", spec)
 
 
 def _dead_letters(topic: str, settings: Settings) -> PlannedTopic:

@@ -100,9 +100,10 @@ class Topology:
         """This topology where `before` runs: a view that is still quiet runs beside those that it
         replaces, unless its state is kept by another topic than theirs."""
         logs = {each.view.name: each.log for each in self.views if each.quiet}
+        updates = {each.view.name: each.view.updates for each in self.views}
         keys = {each.key for each in self.views}
         older = [
-            each
+            replace(each, view=replace(each.view, updates=updates[each.view.name]))
             for each in before.views
             if each.key not in keys and logs.get(each.view.name) == each.log
         ]

@@ -1,7 +1,7 @@
 """Sends the rows of views with a topic of updates there, and knows when they have arrived.
 
 Flushes are offered in the order in which they are cut, and sent in it, however long each takes to
-be written. A commit waits for `flush`, so a crash can repeat an update but never lose one.
+be written. A commit waits for `flush`: after a crash its rows are made, and told, once more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["UpdateSender"]
 
 
 class UpdateSender:
-    """One per worker."""
+    """One per worker. `records` and `offer` are for the threads that write, `send` and `flush` for
+    the event loop."""
 
     def __init__(
         self, partitions: Mapping[str, int], producer: BatchProducer, metrics: FeatureMetrics

@@ -8,6 +8,7 @@ from typing import Final
 
 from streamsvc.definitions.plan import Service, Source, View
 from streamsvc.definitions.route import TAG_PREFIX
+from streamsvc.events.dead_letters import dead_topic
 
 __all__ = ["UPDATES", "check_updates", "parse_updates"]
 
@@ -32,7 +33,10 @@ def check_updates(
     views: Sequence[View], sources: Iterable[Source], services: Iterable[Service]
 ) -> list[str]:
     """Mistakes: topics of updates in which something else lies, too."""
-    taken = {source.topic: f"the topic of KafkaSource {source.name!r}" for source in sources}
+    taken = {}
+    for source in sources:
+        taken[source.topic] = f"the topic of KafkaSource {source.name!r}"
+        taken[dead_topic(source.topic)] = f"that of the dead letters of KafkaSource {source.name!r}"
     for service in services:
         if service.route is not None:
             taken[service.route.predictions] = f"where FeatureService {service.name!r} predicts"

@@ -68,7 +68,8 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
     def _fetches_no_more(self, fetcher: Any, task: asyncio.Future[None]) -> None:
         """Whoever asks aiokafka for records is not told that nobody fetches them any more."""
         if not fetcher._closed:
-            why = "was cancelled" if task.cancelled() else task.exception()
+            # aiokafka ends a fetcher that is cancelled as if it had done its work.
+            why = (None if task.cancelled() else task.exception()) or "it was cancelled"
             crash = self.app.crash(fetches_no_more(f"aiokafka's fetcher has ended ({why})"))
             asyncio.run_coroutine_threadsafe(crash, self.parent_loop)
 

@@ -16,6 +16,7 @@ from support.scoring import PAYMENTS
 
 from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.definitions.plan import Plan
+from streamsvc.state.partition import ViewPartition
 from streamsvc.store.client import connect
 from streamsvc.transport.admin import Admin, TopicSpec
 from streamsvc.transport.reader import EARLIEST, read_to_end
@@ -105,11 +106,13 @@ class World:
                     await asyncio.sleep(0.1)
 
     async def check(self):
-        """Order, and that the last one of each entity is what the store has."""
+        """Order, and that the last one of each entity is what the store has; all, by entity."""
+        found = {}
         for view, paid in self.paid.items():
             entities = list(paid)
             rows = rows_of(self.client, self.project, view, entities)
             updates = await self.updates(view)
+            found |= updates
             for i, entity in enumerate(entities):
                 partitions, told = zip(*updates[entity], strict=True)
                 assert len(set(partitions)) == 1
@@ -122,7 +125,7 @@ class World:
                     "incarnation": rows.incarnation[i],
                     "applied": rows.offset[i],
                 }
-        return updates
+        return found
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ async def test_a_tag_that_is_added_and_taken_away_rebuilds_nothing(world):
         await world.until_told()
         updates = await world.check()
         assert {each["incarnation"] for told in updates.values() for _, each in told} == {1}
-        count = sum(map(len, updates.values()))
+        count = sum(map(len, (await world.updates("shops")).values()))
         await worker.change(without)
         world.produce(100)
         await world.until_stored()
@@ -178,8 +181,9 @@ async def test_what_a_worker_wrote_and_did_not_tell_is_told_by_the_next(world, m
     told_nothing = asyncio.Event()
 
     async def hangs(self):
-        told_nothing.set()
-        await asyncio.Event().wait()
+        if self.behind:
+            told_nothing.set()
+            await asyncio.Event().wait()
 
     async def vanish(self):
         while self._offered and self._offered[0].done():
@@ -200,3 +204,52 @@ async def test_what_a_worker_wrote_and_did_not_tell_is_told_by_the_next(world, m
             world.produce(300)
         await world.until_told()
     await world.check()
+
+
+@pytest.mark.timeout(180)
+async def test_a_rebuilt_view_tells_all_its_rows_though_its_worker_dies(world, monkeypatch):
+    views, may_serve, stored = world.plan.views, asyncio.Event(), asyncio.Event()
+    greatest = replace(cards("max", source=views[0].source), updates=views[0].updates)
+    rebuilt = replace(world.plan, views=(greatest, views[1]))
+    caught_up = ViewPartition.caught_up
+
+    async def vanish(self):
+        while self._offered and self._offered[0].done():
+            self._offered.popleft()
+            self._under_way.append(asyncio.get_running_loop().create_future())
+            rows = await asyncio.to_thread(
+                rows_of, world.client, world.project, "cards", list(CARDS)
+            )
+            if (rows.incarnation == 2).all():
+                stored.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ViewPartition,
+            "caught_up",
+            lambda self, older: may_serve.is_set() and caught_up(self, older),
+        )
+        async with world.worker(crashes=True) as victim:
+            world.produce(300)
+            await world.until_told()
+            await victim.change(rebuilt)
+            async with asyncio.timeout(PATIENCE_S):
+                # What it built is committed, so that the next one does not build it again.
+                while (
+                    sum(
+                        state.committed > 0
+                        for ((_, number), _), (_, state) in victim._holdings.views.items()
+                        if number == 2
+                    )
+                    < 3
+                ):
+                    await asyncio.sleep(0.05)
+                patch.setattr(UpdateSender, "send", vanish)
+                may_serve.set()
+                await stored.wait()
+    async with feature_worker(world.settings, rebuilt), asyncio.timeout(PATIENCE_S):
+        while {
+            (told[-1][1]["incarnation"], told[-1][1]["features"]["value"])
+            for told in (await world.updates("cards")).values()
+        } != {(2, 10.0)}:
+            await asyncio.sleep(0.1)

@@ -15,7 +15,7 @@ __all__ = ["standstill"]
 def standstill(worker: FeatureWorker) -> str:
     """How far each partition is at every stage, and where all tasks and threads are."""
     consumer, holdings = worker.app.consumer, worker._holdings
-    client = consumer._thread._consumer
+    client = getattr(consumer._thread, "_consumer", None)
     generation = worker._intake.generation, worker.app.consumer_generation_id
     said = [
         f"worker {worker.owner}: generation {generation[0]} of {generation[1]}",
@@ -25,6 +25,7 @@ def standstill(worker: FeatureWorker) -> str:
         f"waits in {worker._inbox._waiting}, echoes {len(worker._turns._echoes)}",
         f"under way { ({topic: each._under_way for topic, each in worker._senders.items()}) }",
         f"writing {worker._flusher._writing}, committing {worker._flusher._committing}",
+        f"updates {len(worker._updates._offered)} offered, {len(worker._updates._under_way)} sent",
     ]
     for at in client.assignment() if client is not None else ():
         known = client._subscription.subscription.assignment.state_value(at)
@@ -41,7 +42,8 @@ def standstill(worker: FeatureWorker) -> str:
             f"applied and committed {states}"
         )
     stacks = io.StringIO()
-    for loop in (asyncio.get_running_loop(), consumer._thread.thread_loop):
+    threads = () if client is None else (consumer._thread.thread_loop,)
+    for loop in (asyncio.get_running_loop(), *threads):
         for task in asyncio.all_tasks(loop):
             task.print_stack(limit=4, file=stacks)
     for number, frame in sys._current_frames().items():

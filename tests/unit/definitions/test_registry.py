@@ -341,6 +341,10 @@ def test_the_hash_follows_what_decides_a_value() -> None:
         ({"tags": {"streamsvc.updates": ".."}}, "which cannot be a topic's name"),
         ({"tags": {"streamsvc.updates": "payments"}}, "the topic of KafkaSource 'payments'; give"),
         (
+            {"tags": {"streamsvc.updates": "payments.dead"}},
+            "that of the dead letters of KafkaSource",
+        ),
+        (
             {
                 "entities": [Entity(name="c", join_keys=["crad"], value_type=ValueType.STRING)],
                 "schema": fields(crad=String, sum_amount_600s=Float64),
