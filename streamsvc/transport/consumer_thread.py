@@ -67,7 +67,10 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
 
     def _fetches_no_more(self, fetcher: Any, task: asyncio.Future[None]) -> None:
         """Whoever asks aiokafka for records is not told that nobody fetches them any more."""
-        if not fetcher._closed:
+        # It also ends when a consumer that is being closed has left its group.
+        closing = fetcher._closed or self._consumer is None or self._consumer._closed
+        ending = self.should_stop or self.app.should_stop or self.app.crash_reason is not None
+        if not (closing or ending):
             # aiokafka ends a fetcher that is cancelled as if it had done its work.
             why = (None if task.cancelled() else task.exception()) or "it was cancelled"
             crash = self.app.crash(fetches_no_more(f"aiokafka's fetcher has ended ({why})"))

@@ -150,7 +150,7 @@ class Consumer(stock.Consumer):
         try:
             await super()._drain_messages(fetcher)
         except asyncio.CancelledError:
-            if not (self.should_stop or fetcher.should_stop):
+            if not (self.should_stop or fetcher.should_stop or self.app.should_stop):
                 await self.app.crash(fetches_no_more("Faust's fetcher was cancelled"))
             raise
 
