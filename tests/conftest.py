@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,10 +70,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """After failures, say of each server that does not run how it ended."""
+    """After failures, say of each server that does not run, or had to be replaced, how it ended."""
     stack = config.stash[RUN] / "stack"
     if exitstatus == pytest.ExitCode.OK or not stack.exists():
         return
+    for text in (stack.parent / "ended").glob("*"):
+        terminalreporter.write_line(text.read_text())
     for each in LocalStack(stack).status():
         if each.state in ("killed", "not answering"):
             terminalreporter.write_line(f"{each.title} is {each.state}; {tail_of(each)}")
@@ -136,7 +137,9 @@ def triton(triton_once: Stack) -> Stack:
     """
     ended = [s for s in LocalStack(triton_once.repo).status() if s.state == "killed"]
     for server in ended:
-        warnings.warn(f"{server.title} ended in an earlier test; {tail_of(server)}", stacklevel=1)
+        kept = triton_once.repo.parent / "ended" / f"{server.name}-{os.getpid()}"
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(f"{server.title} ended in an earlier test; {tail_of(server)}")
     return with_triton(triton_once) if ended else triton_once
 
 

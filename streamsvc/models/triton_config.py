@@ -17,6 +17,12 @@ INPUT = "input__0"
 OUTPUT = "output__0"
 MAX_BATCH_SIZE = 32_768
 
+# A request may say how long it waits for its turn; Triton lets it say less than the default alone.
+QUEUE_POLICY = (
+    "default_queue_policy "
+    "{ timeout_action: REJECT default_timeout_microseconds: 60000000 allow_timeout_override: true }"
+)
+
 # Servers from 24.10 on; XGBoost from 2.1 on.
 FIL_TYPES = {
     "xgboost": "xgboost_ubj",
@@ -40,7 +46,7 @@ max_batch_size: {MAX_BATCH_SIZE}
 instance_group [{{ kind: KIND_CPU count: 1 }}]
 {_versions(versions)}
 parameters [{{ key: "nthread" value: {{ string_value: "{nthread}" }} }}]
-dynamic_batching {{ }}
+dynamic_batching {{ {QUEUE_POLICY} }}
 """
 
 
@@ -56,7 +62,7 @@ max_batch_size: {MAX_BATCH_SIZE}
 {_tensors(len(card.features), card.outputs)}
 instance_group [{{ kind: KIND_{card.instances.upper()} }}]
 {_versions(versions)}
-dynamic_batching {{ max_queue_delay_microseconds: 100 }}
+dynamic_batching {{ max_queue_delay_microseconds: 100 {QUEUE_POLICY} }}
 {_warm_up(len(card.features))}
 """
 

@@ -21,7 +21,8 @@ __all__ = ["MAX_ROWS", "TritonModel"]
 
 _LOAD_TIMEOUT_S = 120.0
 """Loading starts a Python process in the server, which imports XGBoost."""
-
+_CLOSE_TIMEOUT_S = 3.0
+"""How long calls that nobody waits for any more may keep a connection open."""
 
 MAX_ROWS = 8192
 """Rows of one request; a larger batch becomes several requests that are under way together."""
@@ -49,7 +50,9 @@ class TritonModel:
     """One version of one model on one Triton server.
 
     At most `max_inflight` requests are under way at once; further ones wait their turn, and the
-    wait counts against their timeout.
+    wait counts against their timeout. One that is not waited for any longer is left to end, and
+    keeps its place until then: a Triton from before March 2025 dies where a call is cancelled,
+    or runs out of time, as its answer is ready (docs/decisions/128).
     """
 
     name = "triton"
@@ -74,6 +77,7 @@ class TritonModel:
         self._address = address
         self._headers = dict(headers or {})
         self._slots = asyncio.Semaphore(max_inflight)
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._client: Any = aio.InferenceServerClient(
             address, channel_args=list(CHANNEL_ARGS), **tls
         )
@@ -147,32 +151,25 @@ class TritonModel:
             )
 
     async def close(self) -> None:
-        """Close the channel; calls under way fail."""
+        """Close the channel. Calls under way have a few seconds to end, and fail then."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_CLOSE_TIMEOUT_S)
         await self._client.close()
 
     async def _infer(self, inputs: F32, timeout_s: float) -> F32:
-        from tritonclient.grpc import aio
         from tritonclient.utils import InferenceServerException
 
-        tensor = aio.InferInput(INPUT, list(inputs.shape), "FP32")
-        tensor.set_data_from_numpy(np.ascontiguousarray(inputs))
-        async with self._slots:
-            try:
-                result = await self._client.infer(
-                    self._model,
-                    [tensor],
-                    model_version=self._version,
-                    outputs=self._outputs,
-                    headers=self._headers or None,
-                    # `timeout` bounds the server's queue, `client_timeout` the whole call.
-                    timeout=max(1, int(timeout_s * 1e6)),
-                    client_timeout=timeout_s,
-                )
-            except InferenceServerException as error:
-                raise UnavailableError(
-                    f"Triton at {self._address}, model {self._model} version {self._version}: "
-                    f"{error.message()}"
-                ) from error
+        await self._slots.acquire()
+        call = asyncio.create_task(self._call(inputs, timeout_s))
+        self._under_way.add(call)
+        call.add_done_callback(self._ended)
+        try:
+            result = await asyncio.shield(call)
+        except InferenceServerException as error:
+            raise UnavailableError(
+                f"Triton at {self._address}, model {self._model} version {self._version}: "
+                f"{error.message()}"
+            ) from error
         scores = result.as_numpy(OUTPUT)
         # A last dimension of 1 may come squeezed; nothing at all is how a server whose numpy does
         # not fit its backend answers.
@@ -183,3 +180,24 @@ class TritonModel:
             )
         # A binary model may answer with the chance of either class: the last is the positive one.
         return np.asarray(scores, np.float32).reshape(len(inputs), -1)[:, -self._scores :]
+
+    async def _call(self, inputs: F32, timeout_s: float) -> Any:
+        from tritonclient.grpc import aio
+
+        tensor = aio.InferInput(INPUT, list(inputs.shape), "FP32")
+        tensor.set_data_from_numpy(np.ascontiguousarray(inputs))
+        return await self._client.infer(
+            self._model,
+            [tensor],
+            model_version=self._version,
+            outputs=self._outputs,
+            headers=self._headers or None,
+            # Bounds the server's queue alone; `client_timeout` would cancel the call.
+            timeout=max(1, int(timeout_s * 1e6)),
+        )
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        self._under_way.discard(call)
+        self._slots.release()
+        if not call.cancelled():
+            call.exception()  # seen, also where nobody waited for it

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+import urllib.request
 from pathlib import Path
 
 import jsonschema
@@ -17,6 +19,7 @@ from support.scoring_world import World, now_ms, remove, some, where
 
 from streamsvc.agents.explaining import explain
 from streamsvc.errors import UnavailableError
+from streamsvc.local.stack import LocalStack
 from streamsvc.models.local_model import LocalModel
 from streamsvc.models.triton_control import TritonControl
 from streamsvc.models.triton_repository import publish
@@ -61,6 +64,70 @@ async def test_a_long_batch_goes_in_parts(served):
     np.testing.assert_allclose(
         await client.predict(many, TIMEOUT_S), local.predict(many)[:, None], atol=1e-6
     )
+
+
+SLOW = """
+
+import time
+
+
+class TritonPythonModel(TritonPythonModel):
+    def execute(self, requests):
+        time.sleep(0.5)
+        return super().execute(requests)
+"""
+
+
+async def test_whoever_waits_no_longer_leaves_the_call_to_end(served, triton):
+    client, local, matrix = served
+    source = triton.model_repository / local.card.model / "1" / "model.py"
+    source.write_text(source.read_text() + SLOW)
+    await client.recover(TIMEOUT_S)
+    for found in await asyncio.gather(
+        *(client.predict(matrix, 0.05) for _ in range(4)), return_exceptions=True
+    ):
+        assert isinstance(found, UnavailableError)
+        assert "no answer within" in str(found)
+    # Their places are free again when they have ended.
+    await client.predict(matrix, TIMEOUT_S)
+    # Those whose time was over when their turn came were not computed for nothing.
+    assert rejected_calls(triton, local.card.model) > 0
+
+
+async def test_triton_outlives_answers_that_come_too_late(served):
+    """Calls that were cancelled as their answer was ready killed it, mostly within 5,000."""
+    client, _, matrix = served
+    await client.recover(TIMEOUT_S)
+    took_s = []
+    for _ in range(100):
+        began = time.perf_counter()
+        await client.predict(matrix[:20], TIMEOUT_S)
+        took_s.append(time.perf_counter() - began)
+    rng = np.random.default_rng(1)
+    late = 0
+
+    async def ask():
+        nonlocal late
+        while late < 5_000:
+            asked = client.predict(matrix[:20], np.median(took_s) * rng.uniform(0.5, 8))
+            (found,) = await asyncio.gather(asked, return_exceptions=True)
+            if isinstance(found, Exception):
+                assert "no answer within" in str(found), found
+                late += 1
+
+    await asyncio.gather(*(ask() for _ in range(6)))
+    await client.predict(matrix, TIMEOUT_S)
+
+
+def rejected_calls(triton, model):
+    """Requests whose time was over before their turn, as Triton counts them."""
+    (status,) = (s for s in LocalStack(triton.repo).status() if s.name == "triton")
+    if not status.ports:
+        pytest.skip("where the metrics of a Triton are that others started is not known")
+    with urllib.request.urlopen(f"http://127.0.0.1:{status.ports['metrics']}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    about = f'nv_inference_request_failure{{model="{model}",reason="REJECTED"'
+    return sum(int(line.split()[-1]) for line in lines if line.startswith(about))
 
 
 async def test_a_server_that_hangs_costs_the_timeout_and_no_more(served, triton):
