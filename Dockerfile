@@ -39,7 +39,7 @@ RUN install -d -o streamsvc -g streamsvc /var/cache/streamsvc \
 USER streamsvc
 WORKDIR /repo
 # Kernels are compiled here rather than at the first event; another kind of CPU compiles them again.
-RUN python -c "from streamsvc.features.warm import warm; warm()"
+RUN python -c "from streamsvc.agents.warm import warm; warm()"
 EXPOSE 9100
 STOPSIGNAL SIGTERM
 # A worker that can no longer do its work ends, so answering is being healthy.

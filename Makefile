@@ -36,7 +36,7 @@ architecture: setup ## Check the import layers
 	$(BIN)/lint-imports
 
 kernels: setup ## Compile the kernels into numba's cache, where they are not there yet
-	@$(BIN)/python -m streamsvc.features.warm
+	@$(BIN)/python -m streamsvc.agents.warm
 
 # The kernels take one processor for a minute in a fresh clone, and the checks the other one.
 test: setup ## Lint, types, architecture and all tests

@@ -55,6 +55,7 @@ GOALS = (
     Goal("backfill_speedup", "backfill: times with 2 processes", 1.9, ""),
     Goal("engine_growth", "engine: cost of an event, 1 M keys against 1 k", 1.5, "", False),
     Goal("tile_bytes", "memory of a live tile of 5 aggregates", 120, " bytes", at_least=False),
+    Goal("memory_growth", "worker's memory, end against middle of half an hour", 1.02, "", False),
 )
 
 

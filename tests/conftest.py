@@ -29,8 +29,8 @@ import pytest
 from support.registry import Registry
 from support.stack import Stack
 
+from streamsvc.agents.warm import warm
 from streamsvc.errors import UnavailableError
-from streamsvc.features.warm import warm
 from streamsvc.local import processes
 from streamsvc.local.stack import LocalStack, ServiceStatus
 from streamsvc.settings import load_settings

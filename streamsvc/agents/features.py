@@ -37,9 +37,9 @@ from streamsvc.agents.topic_watch import watch_topics
 from streamsvc.agents.topology import Topology, ViewKey
 from streamsvc.agents.turns import Turns
 from streamsvc.agents.update_sender import UpdateSender
+from streamsvc.agents.warm import warm
 from streamsvc.definitions.plan import Plan
 from streamsvc.errors import ConfigurationError, StreamsvcError
-from streamsvc.features.warm import warm
 from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
 from streamsvc.settings import Settings
 from streamsvc.state.progress import ProgressKey

@@ -33,6 +33,7 @@ from streamsvc.scoring.traffic import CHAMPION, Traffic, Variant
 from streamsvc.scoring.warm import sample_chunk
 from streamsvc.settings import Settings
 from streamsvc.store.client import connect
+from streamsvc.transport.batch_builder import warm as warm_batches
 from streamsvc.transport.schema_registry import open_registry
 
 __all__ = ["Serving"]
@@ -85,6 +86,7 @@ class Serving:
         """Have everything compiled."""
         scored = await self.pipeline.warm(sample_chunk(self.target.request), deadline_ms)
         await asyncio.to_thread(self.writer.write, scored, "")
+        await asyncio.to_thread(warm_batches)
 
     def begin(self) -> None:
         """A batch is to be answered by this."""

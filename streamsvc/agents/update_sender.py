@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from streamsvc.agents.promising import Prepared
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.store.updates import update_records
+from streamsvc.transport.batch_builder import Records
 from streamsvc.transport.producer import BatchProducer, Send
 
 __all__ = ["UpdateSender"]
@@ -40,7 +41,7 @@ class UpdateSender:
         return bool(self._offered)
 
     def records(self, prepared: Iterable[Prepared]) -> list[Send]:
-        """What is to be sent of rows that were written. Any thread; takes a few us a row."""
+        """What is to be sent of rows that were written. Any thread; takes a us a row."""
         sends: list[Send] = []
         for each in prepared:
             view, layout = each.running.view, each.running.layout
@@ -49,9 +50,8 @@ class UpdateSender:
             # A state partition keeps to one partition: an entity stays in order.
             partition = each.cut.partition % self.partitions[view.updates]
             for name, keys, rows in each.rows:
-                texts, values = update_records(name, view.join_keys, layout, keys, rows)
-                records = [(key, value, ()) for key, value in zip(texts, values, strict=True)]
-                sends.append((view.updates, partition, records))
+                columns = update_records(name, view.join_keys, layout, keys, rows)
+                sends.append((view.updates, partition, Records(*columns)))
             self._metrics.updates.labels(view.name).inc(sum(len(rows) for *_, rows in each.rows))
         return sends
 

@@ -59,7 +59,7 @@ class Workers:
 
         Nobody waits for it: what is not in the disk cache by then, a worker compiles itself.
         """
-        argv = [sys.executable, "-m", "streamsvc.features.warm"]
+        argv = [sys.executable, "-m", "streamsvc.agents.warm"]
         processes.spawn(argv, os.environ, self._paths.log("kernels"), self._mark)
 
     def start(self, kind: str, settings: Mapping[str, str]) -> Worker:

@@ -1,7 +1,4 @@
-"""Compile every kernel ahead, so that no event waits for a compiler.
-
-python -m streamsvc.features.warm
-"""
+"""Compile the engine's kernels ahead, so that no event waits for a compiler."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from streamsvc.features.engine import WindowState
 from streamsvc.features.history import features_at
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.tile_batch import TileBatch
+from streamsvc.record_text import filled, members
 
 __all__ = ["warm"]
 
@@ -37,7 +35,4 @@ def warm() -> None:
     again.load(TileBatch.from_bytes(changed.to_bytes()))
     again.load(state.snapshot())
     features_at(spec, keys, at, zeros, zeros, columns, keys, at)
-
-
-if __name__ == "__main__":
-    warm()
+    filled(*members(columns))

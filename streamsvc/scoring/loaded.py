@@ -62,8 +62,7 @@ class LoadedVersion:
 
     async def close(self) -> None:
         """Let go of its servers."""
-        for rung in self.rungs:
-            await rung.close()
+        await asyncio.gather(*(rung.close() for rung in self.rungs))
 
 
 class LoadedVersions:
@@ -83,5 +82,5 @@ class LoadedVersions:
 
     async def keep(self, version_dirs: Collection[Path]) -> None:
         """Let go of all others. None of them may be in use."""
-        for version_dir in [each for each in self._kept if each not in version_dirs]:
-            await self._kept.pop(version_dir).close()
+        gone = [each for each in self._kept if each not in version_dirs]
+        await asyncio.gather(*(self._kept.pop(each).close() for each in gone))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.columns import BytesColumn, strings
+from streamsvc.columns import BytesColumn
 from streamsvc.definitions.plan import Route
 from streamsvc.entity_keys import murmur2
 from streamsvc.events.wire import TRACE_HEADER
@@ -20,7 +19,7 @@ from streamsvc.scoring.records import (
     prediction_records,
 )
 from streamsvc.scoring.served_log import served_records
-from streamsvc.transport.producer import Record
+from streamsvc.transport.batch_builder import Headers, Record, Records, concat_records
 
 __all__ = ["Outgoing", "Writer"]
 
@@ -29,7 +28,7 @@ __all__ = ["Outgoing", "Writer"]
 class Outgoing:
     """What one batch publishes."""
 
-    predictions: dict[int, list[Record]]
+    predictions: dict[int, Records]
     """By partition, in the order of the requests."""
     served: list[Record]
 
@@ -51,25 +50,20 @@ class Writer:
         n = len(scored.requests)
         if not n:
             return Outgoing({}, [])
-        keys: list[bytes] = [b""] * n
-        records: list[Record] = [(None, None, ())] * n
+        found: list[Records] = []
         served: list[bytes] = []
         for answers in scored.answers:
             predictions = self._predictions(answers, topic_id)
             ids = prediction_ids(predictions)
-            texts = entity_texts(predictions.entity)
-            values = prediction_records(predictions, ids)
-            found: list[Record] = list(
-                zip(texts, values, _headers(answers.asked.requests.trace), strict=True)
-            )
-            if answers.rows is None:
-                keys, records = texts, found
-            else:
-                for row, key, record in zip(answers.rows.tolist(), texts, found, strict=True):
-                    keys[row], records[row] = key, record
+            keys, values = entity_texts(predictions.entity), prediction_records(predictions, ids)
+            found.append(Records(keys, values, _headers(answers.asked.requests.trace)))
             if self._served_log:
                 served += self._served(answers, predictions, ids)
-        return Outgoing(self._by_partition(keys, records), [(None, value, ()) for value in served])
+        records = concat_records(found)
+        rows = [answers.rows for answers in scored.answers if answers.rows is not None]
+        if rows:
+            records = records.take(np.argsort(np.concatenate(rows)))
+        return Outgoing(self._by_partition(records), [(None, value, ()) for value in served])
 
     def served(self, answers: Answers, topic_id: str) -> list[Record]:
         """The records of the served log alone: for answers that nobody waits for."""
@@ -106,29 +100,18 @@ class Writer:
             stage_ms={**asked.stage_ms, "model": answers.model_ms},
         )
 
-    def _served(
-        self, answers: Answers, predictions: Predictions, ids: Sequence[bytes]
-    ) -> list[bytes]:
+    def _served(self, answers: Answers, predictions: Predictions, ids: BytesColumn) -> list[bytes]:
         features = answers.variant.card.features
         return served_records(predictions, ids, answers.asked.vectors, features)
 
-    def _by_partition(
-        self, keys: Sequence[bytes], records: list[Record]
-    ) -> dict[int, list[Record]]:
+    def _by_partition(self, records: Records) -> dict[int, Records]:
         """As any Kafka client would spread them by key, so that one entity stays in order."""
-        partition = murmur2(strings(keys)) % self._partitions
+        partition = murmur2(records.keys) % self._partitions
         order = np.argsort(partition, kind="stable")
         numbers, starts = np.unique(partition[order], return_index=True)
-        ends = [*starts[1:].tolist(), len(records)]
-        rows = order.tolist()
-        return {
-            number: [records[i] for i in rows[start:end]]
-            for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True)
-        }
+        parts = np.split(order, starts[1:])
+        return dict(zip(numbers.tolist(), map(records.take, parts), strict=True))
 
 
-def _headers(trace: BytesColumn) -> list[Sequence[tuple[str, bytes]]]:
-    headers: list[Sequence[tuple[str, bytes]]] = [()] * len(trace)
-    for i in np.flatnonzero(trace.valid).tolist():
-        headers[i] = [(TRACE_HEADER, trace.row(i))]
-    return headers
+def _headers(trace: BytesColumn) -> dict[int, Headers]:
+    return {i: [(TRACE_HEADER, trace.row(i))] for i in np.flatnonzero(trace.valid).tolist()}

@@ -7,6 +7,7 @@ given to the next in what is left of its time. See docs/decisions/086-one-breake
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from streamsvc.errors import UnavailableError
@@ -55,8 +56,7 @@ class Pool:
 
     async def close(self) -> None:
         """Close every one."""
-        for endpoint in self._endpoints:
-            await endpoint.close()
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
     def _in_turn(self) -> list[Endpoint]:
         first = self._turn

@@ -1,19 +1,17 @@
-"""Predictions as JSON records, a batch at a time: one format string, filled in for every row."""
+"""Predictions as JSON records, a batch at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
+import numpy as np
 
-from streamsvc.columns import I64, Bools, Column
-from streamsvc.record_text import constant, escaped, values
+from streamsvc.columns import I64, Bools, BytesColumn, Column, NumericColumn, numeric
+from streamsvc.record_text import Part, choices, constant, filled, members
 from streamsvc.scoring.model import F32
 
 __all__ = ["Predictions", "prediction_ids", "prediction_records"]
-
-_json = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,79 +58,73 @@ class Predictions:
         return found
 
 
-def prediction_ids(p: Predictions) -> list[bytes]:
+def prediction_ids(p: Predictions) -> BytesColumn:
     """The same request gives the same id, whoever scores it and however often."""
-    form = b"%b-%%d-%%d-%b" % (
-        escaped(f"{p.service}-{p.topic}"),
-        escaped(p.topic_id[:8]),
+    return filled(
+        f"{p.service}-{p.topic}-".encode(),
+        p.partition,
+        b"-",
+        p.offset,
+        f"-{p.topic_id[:8]}".encode(),
     )
-    return [form % row for row in zip(p.partition.tolist(), p.offset.tolist(), strict=True)]
 
 
-def prediction_records(p: Predictions, ids: Sequence[bytes]) -> list[bytes]:
+def prediction_records(p: Predictions, ids: BytesColumn) -> BytesColumn:
     """The records' values: one JSON object each, described in docs/predictions.md."""
-    names = sorted(p.entity)
-    stages = "".join(f",{_json.encode(name).decode()}:{ms:.3f}" for name, ms in p.stage_ms.items())
-    form = b"".join(
-        (
-            b'{"prediction_id":"%b","service":',
-            constant(p.service),
-            b',"entity":{',
-            b",".join(constant(name) + b":%b" for name in names),
-            b'},"score":%.9g,"decision":%b',
-            _scores_form(p.classes),
-            b',"model":',
-            constant(p.model),
-            b',"model_version":',
-            constant(p.model_version),
-            b',"variant":',
-            constant(p.variant),
-            b',"request_time_ms":%d,"as_of_ms":%b,"stale_ms":%d,"ahead_ms":%d,"fallback":%b',
-            b',"latency_ms":{"queue":%d',
-            stages.replace("%", "%%").encode(),
-            b'},"source":{"topic":',
-            constant(p.topic),
-            b',"partition":%d,"offset":%d}}',
-        )
-    )
-    rows: Iterable[tuple[object, ...]] = zip(
+    entity = {name: p.entity[name] for name in sorted(p.entity)}
+    stages = "".join(f",{constant(name).decode()}:{ms:.3f}" for name, ms in p.stage_ms.items())
+    return filled(
+        b'{"prediction_id":"',
         ids,
-        *(values(p.entity[name]) for name in names),
-        p.score.tolist(),
+        b'","service":' + constant(p.service) + b',"entity":{',
+        *members(entity),
+        b'},"score":',
+        p.score,
+        b',"decision":',
         _decisions(p),
-        *(p.scores.T.tolist() if p.classes else ()),
-        p.request_time_ms.tolist(),
-        _or_null(p.as_of_ms),
-        p.stale_ms.tolist(),
-        p.ahead_ms.tolist(),
+        *_scores(p),
+        b',"model":' + constant(p.model),
+        b',"model_version":' + constant(p.model_version),
+        b',"variant":' + constant(p.variant),
+        b',"request_time_ms":',
+        p.request_time_ms,
+        b',"as_of_ms":',
+        NumericColumn(p.as_of_ms, p.as_of_ms >= 0),
+        b',"stale_ms":',
+        p.stale_ms,
+        b',"ahead_ms":',
+        p.ahead_ms,
+        b',"fallback":',
         _fallbacks(p.fallback),
-        p.queue_ms.tolist(),
-        p.partition.tolist(),
-        p.offset.tolist(),
-        strict=True,
+        b',"latency_ms":{"queue":',
+        p.queue_ms,
+        stages.encode() + b'},"source":{"topic":' + constant(p.topic),
+        b',"partition":',
+        p.partition,
+        b',"offset":',
+        p.offset,
+        b"}}",
     )
-    return [form % row for row in rows]
 
 
-def _decisions(p: Predictions) -> list[bytes]:
+def _decisions(p: Predictions) -> Part:
     """The most probable class, or whether a single score reaches the threshold."""
     if p.classes:
-        names = [_json.encode(name) for name in p.classes]
-        return [names[i] for i in p.scores.argmax(axis=1).tolist()]
-    return [b"true" if flag else b"false" for flag in (p.score >= p.threshold).tolist()]
+        return choices([constant(name) for name in p.classes], p.scores.argmax(axis=1))
+    return p.score >= p.threshold
 
 
-def _scores_form(classes: Sequence[str]) -> bytes:
+def _scores(p: Predictions) -> Iterator[Part]:
     """The field with the score of each class; nothing without classes."""
-    if not classes:
-        return b""
-    return b',"scores":{' + b",".join(constant(name) + b":%.9g" for name in classes) + b"}"
+    if p.classes:
+        yield b',"scores":{'
+        yield from members({name: numeric(p.scores[:, i]) for i, name in enumerate(p.classes)})
+        yield b"}"
 
 
-def _or_null(values: I64) -> list[bytes]:
-    return [b"null" if v < 0 else b"%d" % v for v in values.tolist()]
-
-
-def _fallbacks(names: Sequence[str | None]) -> list[bytes]:
-    known = {name: _json.encode(name) for name in set(names)}
-    return [known[name] for name in names]
+def _fallbacks(names: Sequence[str | None]) -> Part:
+    known = list(dict.fromkeys(names))
+    texts = [b"null" if name is None else constant(name) for name in known]
+    if len(texts) == 1:
+        return texts[0]
+    return choices(texts, np.array([known.index(name) for name in names], np.int64))

@@ -39,7 +39,7 @@ MAX_RECORD_BYTES = 512 * 1024
 
 
 def served_records(
-    predictions: Predictions, ids: Sequence[bytes], vectors: Vectors, features: Sequence[str]
+    predictions: Predictions, ids: BytesColumn, vectors: Vectors, features: Sequence[str]
 ) -> list[bytes]:
     """The records of one batch of predictions; `features` names the columns of the matrix."""
     if not len(predictions):
@@ -61,11 +61,11 @@ def read_served(raw: bytes) -> pa.RecordBatch:
 
 
 def _batch(
-    p: Predictions, ids: Sequence[bytes], vectors: Vectors, features: Sequence[str]
+    p: Predictions, ids: BytesColumn, vectors: Vectors, features: Sequence[str]
 ) -> pa.RecordBatch:
     import pyarrow as pa
 
-    columns: dict[str, Any] = {"prediction_id": pa.array(ids, pa.string())}
+    columns: dict[str, Any] = {"prediction_id": pa.array(ids.to_bytes_list(), pa.string())}
     for name, column in p.entity.items():
         columns[f"entity.{name}"] = _arrow(column)
     columns["request_time_ms"] = pa.array(p.request_time_ms)

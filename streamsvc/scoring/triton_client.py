@@ -78,6 +78,7 @@ class TritonModel:
         self._headers = dict(headers or {})
         self._slots = asyncio.Semaphore(max_inflight)
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._closing = False
         self._client: Any = aio.InferenceServerClient(
             address, channel_args=list(CHANNEL_ARGS), **tls
         )
@@ -96,14 +97,21 @@ class TritonModel:
 
     async def predict(self, inputs: F32, timeout_s: float) -> F32:
         """Scores of a batch. Raises UnavailableError for any reason that there are none."""
-        parts = [inputs[i : i + MAX_ROWS] for i in range(0, len(inputs), MAX_ROWS)]
+        end = asyncio.get_running_loop().time() + timeout_s
+        parts = [
+            asyncio.ensure_future(self._infer(inputs[i : i + MAX_ROWS], end))
+            for i in range(0, len(inputs), MAX_ROWS)
+        ]
         try:
-            async with asyncio.timeout(timeout_s):
-                found = await asyncio.gather(*(self._infer(part, timeout_s) for part in parts))
+            async with asyncio.timeout_at(end):
+                found = await asyncio.gather(*parts)
         except TimeoutError as error:
             raise UnavailableError(
                 f"Triton at {self._address} gave no answer within {timeout_s:.3f} s"
             ) from error
+        finally:
+            for part in parts:  # what is still to be sent, where one of them has failed
+                part.cancel()
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     async def recover(self, timeout_s: float) -> None:
@@ -152,15 +160,19 @@ class TritonModel:
 
     async def close(self) -> None:
         """Close the channel. Calls under way have a few seconds to end, and fail then."""
+        self._closing = True
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=_CLOSE_TIMEOUT_S)
         await self._client.close()
 
-    async def _infer(self, inputs: F32, timeout_s: float) -> F32:
+    async def _infer(self, inputs: F32, end: float) -> F32:
         from tritonclient.utils import InferenceServerException
 
         await self._slots.acquire()
-        call = asyncio.create_task(self._call(inputs, timeout_s))
+        if self._closing:
+            self._slots.release()
+            raise UnavailableError(f"The connection to Triton at {self._address} is being closed")
+        call = asyncio.create_task(self._call(inputs, end))
         self._under_way.add(call)
         call.add_done_callback(self._ended)
         try:
@@ -181,11 +193,12 @@ class TritonModel:
         # A binary model may answer with the chance of either class: the last is the positive one.
         return np.asarray(scores, np.float32).reshape(len(inputs), -1)[:, -self._scores :]
 
-    async def _call(self, inputs: F32, timeout_s: float) -> Any:
+    async def _call(self, inputs: F32, end: float) -> Any:
         from tritonclient.grpc import aio
 
         tensor = aio.InferInput(INPUT, list(inputs.shape), "FP32")
         tensor.set_data_from_numpy(np.ascontiguousarray(inputs))
+        left_s = end - asyncio.get_running_loop().time()
         return await self._client.infer(
             self._model,
             [tensor],
@@ -193,7 +206,7 @@ class TritonModel:
             outputs=self._outputs,
             headers=self._headers or None,
             # Bounds the server's queue alone; `client_timeout` would cancel the call.
-            timeout=max(1, int(timeout_s * 1e6)),
+            timeout=max(1, int(left_s * 1e6)),
         )
 
     def _ended(self, call: asyncio.Task[Any]) -> None:

@@ -8,7 +8,7 @@
 >>> layout = RowLayout({"paid": "Float64"})
 >>> rows = layout.pack({"paid": numeric([12.5])}, 1, 7, np.array([5]), np.array([60]))
 >>> keys = encode_entity_keys([strings(["c1"])])
->>> update_records("cards", [JoinKey("card", "string")], layout, keys, rows)[1][0].decode()
+>>> update_records("cards", [JoinKey("card", "string")], layout, keys, rows)[1].row(0).decode()
 '{"view":"cards","entity":{"card":"c1"},"features":{"paid":12.5},"as_of_ms":5,"valid_until_ms":60,\
 "incarnation":1,"applied":7}'
 """
@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamsvc.columns import BytesColumn
+from streamsvc.columns import BytesColumn, NumericColumn
 from streamsvc.definitions.plan import JoinKey
 from streamsvc.entity_keys import decode_entity_keys
-from streamsvc.record_text import constant, entity_texts, values
+from streamsvc.record_text import constant, entity_texts, filled, members
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
 
 __all__ = ["update_records"]
@@ -32,7 +32,7 @@ def update_records(
     layout: RowLayout,
     keys: BytesColumn,
     rows: PackedRows,
-) -> tuple[list[bytes], list[bytes]]:
+) -> tuple[BytesColumn, BytesColumn]:
     """Keys and values of a record for each row, as docs/updates.md has them.
 
     `layout` has packed the rows; the values are those that its readers will find, in its types.
@@ -40,25 +40,18 @@ def update_records(
     found = layout.read(rows)
     columns = decode_entity_keys(keys, [key.type for key in join_keys])
     entity = dict(zip((key.name for key in join_keys), columns, strict=True))
-    form = b"".join(
-        (
-            b'{"view":',
-            constant(view),
-            b',"entity":{',
-            b",".join(constant(name) + b":%b" for name in entity),
-            b'},"features":{',
-            b",".join(constant(name) + b":%b" for name in layout.features),
-            b'},"as_of_ms":%d,"valid_until_ms":%b,"incarnation":%d,"applied":%d}',
-        )
+    return entity_texts(entity), filled(
+        b'{"view":' + constant(view) + b',"entity":{',
+        *members(entity),
+        b'},"features":{',
+        *members({name: found.values[name] for name in layout.features}),
+        b'},"as_of_ms":',
+        found.as_of,
+        b',"valid_until_ms":',
+        NumericColumn(found.valid_until, found.valid_until != NEVER_MS),
+        b',"incarnation":',
+        found.incarnation,
+        b',"applied":',
+        found.offset,
+        b"}",
     )
-    ends = found.valid_until.tolist()
-    filled = zip(
-        *(values(column) for column in columns),
-        *(values(found.values[name]) for name in layout.features),
-        found.as_of.tolist(),
-        [b"null" if end == NEVER_MS else b"%d" % end for end in ends],
-        found.incarnation.tolist(),
-        found.offset.tolist(),
-        strict=True,
-    )
-    return entity_texts(entity), [form % row for row in filled]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamsvc.columns import I64, U8
 
-__all__ = ["first_mismatch"]
+__all__ = ["checksum", "first_mismatch"]
 
 
 def _tables() -> NDArray[np.uint32]:
@@ -64,53 +64,47 @@ def _rest(crc: int, raw: U8, low: int, high: int, tables: NDArray[np.uint32]) ->
 
 
 @numba.njit(cache=True, nogil=True)
-def _differs(crc: np.uint32, raw: U8, at: int) -> bool:
-    """Whether this is not what four big-endian bytes at raw[at:] say."""
+def _stated(raw: U8, at: int) -> np.uint32:
+    """What four big-endian bytes at raw[at:] say."""
     stated = np.uint32(0)
     for p in range(at, at + 4):
         stated = (stated << np.uint32(8)) | np.uint32(raw[p])
-    return np.uint32(~crc) != stated
+    return stated
 
 
 @numba.njit(cache=True, nogil=True)
-def _by_instruction(raw: U8, at: I64, start: I64, end: I64, tables: NDArray[np.uint32]) -> int:
-    for i in range(len(at)):
-        c = np.uint64(0xFFFFFFFF)
-        p = start[i]
-        while p + 8 <= end[i]:
-            c = _eight_bytes(c, raw, p)
-            p += 8
-        if _differs(_rest(np.uint32(c), raw, p, end[i], tables), raw, at[i]):
-            return i
-    return -1
+def _by_instruction(raw: U8, start: int, end: int, tables: NDArray[np.uint32]) -> np.uint32:
+    c = np.uint64(0xFFFFFFFF)
+    p = start
+    while p + 8 <= end:
+        c = _eight_bytes(c, raw, p)
+        p += 8
+    return np.uint32(~_rest(np.uint32(c), raw, p, end, tables))
 
 
 @numba.njit(cache=True, nogil=True)
-def _by_tables(raw: U8, at: I64, start: I64, end: I64, tables: NDArray[np.uint32]) -> int:
-    for i in range(len(at)):
-        c = np.uint32(0xFFFFFFFF)
-        p = start[i]
-        while p + 8 <= end[i]:
-            low = c ^ (
-                np.uint32(raw[p])
-                | (np.uint32(raw[p + 1]) << np.uint32(8))
-                | (np.uint32(raw[p + 2]) << np.uint32(16))
-                | (np.uint32(raw[p + 3]) << np.uint32(24))
-            )
-            c = (
-                tables[7, low & np.uint32(0xFF)]
-                ^ tables[6, (low >> np.uint32(8)) & np.uint32(0xFF)]
-                ^ tables[5, (low >> np.uint32(16)) & np.uint32(0xFF)]
-                ^ tables[4, low >> np.uint32(24)]
-                ^ tables[3, raw[p + 4]]
-                ^ tables[2, raw[p + 5]]
-                ^ tables[1, raw[p + 6]]
-                ^ tables[0, raw[p + 7]]
-            )
-            p += 8
-        if _differs(_rest(c, raw, p, end[i], tables), raw, at[i]):
-            return i
-    return -1
+def _by_tables(raw: U8, start: int, end: int, tables: NDArray[np.uint32]) -> np.uint32:
+    c = np.uint32(0xFFFFFFFF)
+    p = start
+    while p + 8 <= end:
+        low = c ^ (
+            np.uint32(raw[p])
+            | (np.uint32(raw[p + 1]) << np.uint32(8))
+            | (np.uint32(raw[p + 2]) << np.uint32(16))
+            | (np.uint32(raw[p + 3]) << np.uint32(24))
+        )
+        c = (
+            tables[7, low & np.uint32(0xFF)]
+            ^ tables[6, (low >> np.uint32(8)) & np.uint32(0xFF)]
+            ^ tables[5, (low >> np.uint32(16)) & np.uint32(0xFF)]
+            ^ tables[4, low >> np.uint32(24)]
+            ^ tables[3, raw[p + 4]]
+            ^ tables[2, raw[p + 5]]
+            ^ tables[1, raw[p + 6]]
+            ^ tables[0, raw[p + 7]]
+        )
+        p += 8
+    return np.uint32(~_rest(c, raw, p, end, tables))
 
 
 def _has_instruction() -> bool:
@@ -120,7 +114,15 @@ def _has_instruction() -> bool:
     return bool(llvmlite.binding.get_host_cpu_features().get("sse4.2", False))
 
 
-_kernel = _by_instruction if _has_instruction() else _by_tables
+_crc = _by_instruction if _has_instruction() else _by_tables
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_mismatch(raw: U8, at: I64, start: I64, end: I64, tables: NDArray[np.uint32]) -> int:
+    for i in range(len(at)):
+        if _crc(raw, start[i], end[i], tables) != _stated(raw, at[i]):
+            return i
+    return -1
 
 
 def first_mismatch(raw: U8, at: I64, start: I64, end: I64) -> int:
@@ -129,4 +131,9 @@ def first_mismatch(raw: U8, at: I64, start: I64, end: I64) -> int:
     It is stated by the four big-endian bytes at `raw[at[i]:]`.
     """
     # An argument: a global array would be frozen into the cached kernel.
-    return int(_kernel(raw, at, start, end, _TABLES))
+    return int(_first_mismatch(raw, at, start, end, _TABLES))
+
+
+def checksum(raw: U8, start: int, end: int) -> int:
+    """The CRC of `raw[start:end]`."""
+    return int(_crc(raw, start, end, _TABLES))

@@ -8,23 +8,24 @@ once a delivery has failed, nothing that was sent to that partition later has be
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamsvc.errors import IntegrityError, UnavailableError
 from streamsvc.settings import Settings
+from streamsvc.transport.batch_builder import Encoded, Record, RecordBatch, Records
 from streamsvc.transport.kafka_config import aiokafka_config
 from streamsvc.transport.kafka_faults import forbidden, unanswered
 
-__all__ = ["PENDING_BYTES", "REQUEST_BYTES", "BatchProducer", "Record", "Send", "size_of"]
+__all__ = ["PENDING_BYTES", "REQUEST_BYTES", "BatchProducer", "Send", "size_of"]
 
-Record: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
-"""Key, value, headers."""
-Send: TypeAlias = tuple[str, int, Sequence[Record]]
+Send: TypeAlias = tuple[str, int, Records | Sequence[Record]]
 """Topic, partition, records in order."""
 
 BATCH_BYTES = 900_000  # below the 1 MiB that a topic accepts unless told otherwise
@@ -32,21 +33,55 @@ REQUEST_BYTES = 12 << 20  # one record may be a whole columnar chunk
 PENDING_BYTES = 64 << 20
 
 
-def size_of(records: Sequence[Record]) -> int:
+def size_of(records: Records | Sequence[Record]) -> int:
     """About the bytes that records take."""
+    if isinstance(records, Records):
+        return records.nbytes
     return sum(len(k or b"") + len(v or b"") + 32 for k, v, _ in records)
 
 
-class _Send:
-    """One call of `send`: which of its records are still to go."""
+class _Objects:
+    """One call of `send`, and which of its records are still to go: aiokafka takes each."""
 
-    __slots__ = ("future", "next", "records", "size")
-
-    def __init__(self, records: Sequence[Record], future: asyncio.Future[int]) -> None:
+    def __init__(self, records: Sequence[Record], future: asyncio.Future[int | None]) -> None:
         self.records = records
         self.future = future
         self.next = 0
         self.size = size_of(records)
+
+    def batch(self, producer: Any, _waiting: int) -> BatchBuilder:
+        """A batch that begins with the next record."""
+        return producer.create_batch()
+
+    def add_to(self, batch: Any) -> None:
+        """Add what there is room for."""
+        while self.next < len(self.records):
+            key, value, headers = self.records[self.next]
+            if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+                break
+            self.next += 1
+
+
+class _Columns:
+    """The same of records that are columns: a kernel takes them all at once."""
+
+    def __init__(self, records: Records, future: asyncio.Future[int | None]) -> None:
+        self.records = Encoded(records)
+        self.future = future
+        self.next = 0
+        self.size = self.records.nbytes
+
+    def batch(self, _producer: Any, waiting: int) -> BatchBuilder:
+        """A batch that begins with the next record; `waiting` bytes are to go in all."""
+        room = max(int(self.records.sizes[self.next]), min(BATCH_BYTES, waiting))
+        return RecordBatch(room, timestamp_ms=time.time_ns() // 1_000_000)
+
+    def add_to(self, batch: Any) -> None:
+        """Add what there is room for."""
+        self.next += batch.add(self.records, self.next)
+
+
+_Send: TypeAlias = _Objects | _Columns
 
 
 class BatchProducer:
@@ -97,7 +132,7 @@ class BatchProducer:
         self._producer = None
 
     async def send(
-        self, topic: str, partition: int, records: Sequence[Record]
+        self, topic: str, partition: int, records: Records | Sequence[Record]
     ) -> Awaitable[int | None]:
         """Queues records; returns a future of the last one's offset, done when all are replicated.
 
@@ -118,7 +153,9 @@ class BatchProducer:
         if not records:
             future.set_result(None)
             return future
-        send = _Send(records, future)  # type: ignore[arg-type]
+        send: _Send = (
+            _Columns(records, future) if isinstance(records, Records) else _Objects(records, future)
+        )
         self._pending += send.size
         self._lanes.setdefault(lane, deque()).append(send)
         if lane not in self._tasks:
@@ -140,24 +177,15 @@ class BatchProducer:
                 self._room.notify_all()
 
     async def _send_batch(self, lane: tuple[str, int], queue: deque[_Send]) -> None:
-        batch = self._producer.create_batch()
         complete: list[tuple[_Send, int]] = []  # and the position of its last record in the batch
-        open_ = deque(queue)
-        while open_:
-            send = open_[0]
-            records, i = send.records, send.next
-            while i < len(records):
-                key, value, headers = records[i]
-                if (
-                    batch.append(key=key, value=value, timestamp=None, headers=list(headers))
-                    is None
-                ):
-                    break
-                i += 1
-            send.next = i
-            if i < len(records):
+        batch = queue[0].batch(self._producer, sum(send.size for send in queue))
+        for send in queue:
+            if type(send) is not type(queue[0]):
                 break
-            complete.append((open_.popleft(), batch.record_count() - 1))
+            send.add_to(batch)
+            if send.next < len(send.records):
+                break
+            complete.append((send, batch.record_count() - 1))
         batch.close()
         topic, partition = lane
         if partition not in await self._producer.partitions_for(topic):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -91,6 +92,47 @@ async def test_whoever_waits_no_longer_leaves_the_call_to_end(served, triton):
                 await client.predict(matrix, 0.1)
     # Places are free again when calls have ended, though nobody waited for them.
     await client.predict(matrix, TIMEOUT_S)
+
+
+async def test_closing_lets_calls_end_and_starts_none(served, triton):
+    client, local, matrix = served
+    source = triton.model_repository / local.card.model / "1" / "model.py"
+    source.write_text(source.read_text() + SLOW)
+    await client.recover(TIMEOUT_S)
+    one = TritonModel(triton.settings.triton_addresses[0], local.card, max_inflight=1)
+    asked = [asyncio.create_task(one.predict(matrix, TIMEOUT_S)) for _ in range(2)]
+    while not one._under_way:
+        await asyncio.sleep(0)
+    await one.close()
+    first, second = await asyncio.gather(*asked, return_exceptions=True)
+    np.testing.assert_allclose(first, local.predict(matrix)[:, None], atol=1e-6)
+    assert isinstance(second, UnavailableError)
+    assert "being closed" in str(second)
+
+
+async def test_of_a_batch_that_failed_no_further_part_is_sent(monkeypatch):
+    small = small_model()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+    client = TritonModel(nobody, small.card, max_inflight=1)
+    infer, sent = client._client.infer, []
+
+    def counted(*args, **kwargs):
+        sent.append(kwargs["timeout"])
+        return infer(*args, **kwargs)
+
+    monkeypatch.setattr(client._client, "infer", counted)
+    many = np.tile(small.matrix, (MAX_ROWS // len(small.matrix) * 5, 1))
+    with pytest.raises(UnavailableError, match="connect"):
+        await client.predict(many, TIMEOUT_S)
+    before = len(sent)
+    while client._under_way:
+        await asyncio.sleep(0.01)
+    await client.close()
+    assert len(sent) <= before + 1 < 4
+    # Each says how much of the time is left, its wait for a place taken off.
+    assert sent == sorted(sent, reverse=True)
+    assert sent[0] <= TIMEOUT_S * 1e6
 
 
 async def test_triton_outlives_answers_that_come_too_late(served):

@@ -13,6 +13,6 @@ import streamsvc.agents.archive  # noqa: E402
 import streamsvc.agents.features  # noqa: E402
 import streamsvc.agents.scoring  # noqa: E402
 import streamsvc.cli.main  # noqa: E402, F401
-from streamsvc.features.warm import warm  # noqa: E402
+from streamsvc.agents.warm import warm  # noqa: E402
 
 warm()

@@ -143,7 +143,9 @@ def answers() -> tuple[Work, Work]:
     """Predictions as JSON records; orjson's dumps of dictionaries."""
     # So few that their objects fit into memory that Python keeps: more would time page faults.
     found = predictions(n=100)
-    objects = [orjson.loads(r) for r in prediction_records(found, prediction_ids(found))]
+    objects = [
+        orjson.loads(r) for r in prediction_records(found, prediction_ids(found)).to_bytes_list()
+    ]
 
     def ours() -> object:
         return prediction_records(found, prediction_ids(found))

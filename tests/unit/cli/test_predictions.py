@@ -9,7 +9,7 @@ from streamsvc.scoring.records import prediction_ids, prediction_records
 
 def test_a_prediction_is_one_line():
     p = predictions(1, fallback=["in-process"])
-    (record,) = prediction_records(p, prediction_ids(p))
+    (record,) = prediction_records(p, prediction_ids(p)).to_bytes_list()
     line = _line(record).plain
     assert line == "1970-01-01 00:00:01  0.0000 no   card=c shop=0  m v3  fallback in-process"
 

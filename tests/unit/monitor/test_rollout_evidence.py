@@ -106,7 +106,7 @@ def test_labels_by_prediction_id_compare_a_canary_apart():
     found.add_served(one, 100)
     two, q = batch(2, model_version="4", variant="canary", offset=np.array([90, 91]))
     found.add_served(two, 100)
-    ids = [i.decode() for i in [*prediction_ids(p), *prediction_ids(q)]]
+    ids = [*prediction_ids(p).to_pylist(), *prediction_ids(q).to_pylist()]
     found.add_labels(*outcomes([1, 0, 1, 7], ids=ids))
     (brier,) = found.at(0, LATER).quality
     assert not brier.paired

@@ -17,14 +17,14 @@ def test_an_id_gives_back_what_it_was_made_of(tag: str, topic_id: str) -> None:
     made = predictions(
         2, service=services[1].name, topic=f"{tag}requests", topic_id=f"{topic_id}IjKlMnOp"
     )
-    for i, prediction_id in enumerate(prediction_ids(made)):
-        place = parse_prediction_id(prediction_id.decode(), services)
+    for i, prediction_id in enumerate(prediction_ids(made).to_pylist()):
+        place = parse_prediction_id(prediction_id, services)
         assert place.service is services[1]
         assert place[1:] == (made.topic, made.partition[i], made.offset[i], topic_id)
 
 
 def test_a_service_without_a_route_has_no_predictions() -> None:
     (service,) = plan().services
-    (prediction_id,) = prediction_ids(predictions(1, service=service.name))
+    (prediction_id,) = prediction_ids(predictions(1, service=service.name)).to_pylist()
     with pytest.raises(ConfigurationError, match="No FeatureService with a route"):
-        parse_prediction_id(prediction_id.decode(), [replace(service, route=None)])
+        parse_prediction_id(prediction_id, [replace(service, route=None)])

@@ -30,7 +30,7 @@ def test_a_batch_comes_back_as_it_went():
     matrix = batch["features"].flatten().to_numpy().reshape(-1, 3)
     np.testing.assert_array_equal(matrix, v.matrix)
     rows = batch.to_pylist()
-    assert [r["prediction_id"].encode() for r in rows] == prediction_ids(p)
+    assert [r["prediction_id"].encode() for r in rows] == prediction_ids(p).to_bytes_list()
     assert rows[2]["position.cards"] == {"incarnation": 4, "offset": 2, "as_of_ms": 102}
     assert [r["fallback"] for r in rows] == p.fallback
     assert {r["model_version"] for r in rows} == {"3"}

@@ -66,8 +66,10 @@ def test_records_say_what_the_rows_do(
     )
     keys = encode_entity_keys([strings(cards), numeric(np.array(shops, np.int64))])
     names, values = update_records(view, JOIN_KEYS, layout, keys, packed)
-    assert names == [f"{card}|{shop}".encode() for card, shop in zip(cards, shops, strict=True)]
-    for i, value in enumerate(values):
+    assert names.to_bytes_list() == [
+        f"{card}|{shop}".encode() for card, shop in zip(cards, shops, strict=True)
+    ]
+    for i, value in enumerate(values.to_bytes_list()):
         assert json.loads(value) == {
             "view": view,
             "entity": {'a "card" of 5 %': cards[i], "shop": shops[i]},
@@ -91,7 +93,7 @@ def test_a_single_key_is_its_own_text() -> None:
     packed = layout.pack({}, 1, 1, np.zeros(2, np.int64), np.ones(2, np.int64))
     keys = encode_entity_keys([numeric(np.array([-5, 2**62]))])
     names, _ = update_records("v", [JoinKey("shop", "int64")], layout, keys, packed)
-    assert names == [b"-5", b"4611686018427387904"]
+    assert names.to_bytes_list() == [b"-5", b"4611686018427387904"]
 
 
 def test_text_that_is_no_text_does_not_stop_a_worker() -> None:
@@ -99,6 +101,6 @@ def test_text_that_is_no_text_does_not_stop_a_worker() -> None:
     last = strings([b"\xff'"])
     packed = layout.pack({"last": last}, 1, 1, np.zeros(1, np.int64), np.ones(1, np.int64))
     keys = encode_entity_keys([strings([b"\xfe"])])
-    (name,), (value,) = update_records("v", [JoinKey("card", "string")], layout, keys, packed)
-    assert name == b"\xfe"
-    assert json.loads(value)["features"] == {"last": "�'"}
+    names, values = update_records("v", [JoinKey("card", "string")], layout, keys, packed)
+    assert names.row(0) == b"\xfe"
+    assert json.loads(values.row(0))["features"] == {"last": "�'"}
