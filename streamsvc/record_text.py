@@ -30,6 +30,9 @@ _TEXT, _JSON, _INT, _BOOL, _FLOAT = range(5)
 _NUMBERS = {"f": _FLOAT, "b": _BOOL}
 _WORDS = np.frombuffer(b"nulltruefalse", np.uint8)
 
+_LONG = 16_384
+"""Bytes of a column's data that are worth a look at which of them are needed."""
+
 _json = msgspec.json.Encoder()
 
 BoolTable: TypeAlias = NDArray[np.bool_]
@@ -122,7 +125,7 @@ def _tables(columns: Sequence[Column | Json | Numbers]) -> _Tables:
             texts = column.texts if isinstance(column, Json) else column
             kinds[i] = _JSON if isinstance(column, Json) else _TEXT
             valid[i], starts[i], ends[i] = texts.valid, texts.start, texts.end
-            buffer = texts.data
+            buffer, shifts[i] = _window(texts)
         else:
             values: Numbers = column.values if isinstance(column, NumericColumn) else column
             if isinstance(column, NumericColumn):
@@ -132,10 +135,19 @@ def _tables(columns: Sequence[Column | Json | Numbers]) -> _Tables:
                 starts[i] = values
                 continue
             buffer = _floats(values, starts[i], ends[i])
-        shifts[i] = at
+        shifts[i] += at
         at += len(buffer)
         buffers.append(buffer)
     return _Tables(np.array(kinds), np.concatenate(buffers), np.array(shifts), starts, ends, valid)
+
+
+def _window(column: BytesColumn) -> tuple[U8, int]:
+    """The part of the data that the texts lie in, which may be a few of a fetch of megabytes; and
+    what is to be added to their positions."""
+    if len(column.data) < _LONG or not column.valid.any():
+        return column.data, 0
+    low = int(column.start[column.valid].min())
+    return column.data[low : int(column.end[column.valid].max())], -low
 
 
 def _floats(values: Numbers, starts: I64, ends: I64) -> U8:

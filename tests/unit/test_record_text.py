@@ -66,6 +66,13 @@ def test_texts_stand_as_they_are(texts: list[str | None], same: bytes) -> None:
     assert found == want
 
 
+def test_a_few_texts_of_a_long_buffer() -> None:
+    column = strings(["x" * 20_000, None, "ab", "c", "y" * 20_000]).take(np.array([2, 1, 3]))
+    assert filled(column, b"-", Json(column)).to_pylist() == ['ab-"ab"', "-null", 'c-"c"']
+    nothing = column.take(np.array([1]))
+    assert filled(nothing, b"-").to_pylist() == ["-"]
+
+
 def test_bytes_that_are_no_text_are_replaced() -> None:
     assert filled(Json(strings([b"\xff'", b"ok"]))).to_pylist() == ['"\ufffd\'"', '"ok"']
 
