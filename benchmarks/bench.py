@@ -59,6 +59,7 @@ FULL: dict[str, str] = {
     "engines_latency": "engines/run.py latency",
     "restore": "restore.py",
     "backfill": "backfill.py",
+    "steady": "steady.py",
     "capacity": "capacity.py",
 }
 
