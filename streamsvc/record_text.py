@@ -15,27 +15,31 @@ from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
-import numba
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from streamsvc.columns import I64, U8, BytesColumn, Column, NumericColumn, strings
 from streamsvc.entity_keys import key_text
+from streamsvc.record_text_kernels import (
+    BOOL,
+    FLOAT,
+    INT,
+    JSON,
+    TEXT,
+    BoolTable,
+    cut,
+    fill,
+    measure,
+)
 
 __all__ = ["Json", "Part", "choices", "constant", "entity_texts", "filled", "members"]
 
-# What a column is to the kernels.
-_TEXT, _JSON, _INT, _BOOL, _FLOAT = range(5)
-_NUMBERS = {"f": _FLOAT, "b": _BOOL}
-_WORDS = np.frombuffer(b"nulltruefalse", np.uint8)
-
+_NUMBERS = {"f": FLOAT, "b": BOOL}
 _LONG = 16_384
 """Bytes of a column's data that are worth a look at which of them are needed."""
 
 _json = msgspec.json.Encoder()
-
-BoolTable: TypeAlias = NDArray[np.bool_]
 
 
 class Json(NamedTuple):
@@ -71,11 +75,11 @@ def filled(*parts: Part) -> BytesColumn:
     same = np.frombuffer(b"".join(constants), np.uint8)
     cuts = np.array([0, *accumulate(map(len, constants))])
     table = _tables(columns)
-    bounds, odd = _measure(cuts, *table)
+    bounds, odd = measure(cuts, *table)
     if odd:
         return filled(*(_slowly(part) if isinstance(part, Json) else part for part in parts))
     out = np.empty(int(bounds[-1]), np.uint8)
-    _fill(out, bounds, same, cuts, *table)
+    fill(out, bounds, same, cuts, *table)
     return BytesColumn(out, bounds[:-1], bounds[1:], np.ones(len(bounds) - 1, np.bool_))
 
 
@@ -115,7 +119,7 @@ class _Tables(NamedTuple):
 def _tables(columns: Sequence[Column | Json | Numbers]) -> _Tables:
     first = columns[0].texts if isinstance(columns[0], Json) else columns[0]
     k, n = len(columns), len(first)
-    kinds, buffers, shifts, at = [_TEXT] * k, [np.empty(0, np.uint8)], [0] * k, 0
+    kinds, buffers, shifts, at = [TEXT] * k, [np.empty(0, np.uint8)], [0] * k, 0
     valid, (starts, ends) = np.ones((k, n), np.bool_), np.empty((2, k, n), np.int64)
     for i, column in enumerate(columns):
         # NumPy would repeat a column of one row for all.
@@ -123,15 +127,15 @@ def _tables(columns: Sequence[Column | Json | Numbers]) -> _Tables:
             raise ValueError(f"column {i} has not {n} rows, as the first has")
         if isinstance(column, Json | BytesColumn):
             texts = column.texts if isinstance(column, Json) else column
-            kinds[i] = _JSON if isinstance(column, Json) else _TEXT
+            kinds[i] = JSON if isinstance(column, Json) else TEXT
             valid[i], starts[i], ends[i] = texts.valid, texts.start, texts.end
             buffer, shifts[i] = _window(texts)
         else:
             values: Numbers = column.values if isinstance(column, NumericColumn) else column
             if isinstance(column, NumericColumn):
                 valid[i] = column.valid
-            kinds[i] = _NUMBERS.get(values.dtype.kind, _INT)
-            if kinds[i] != _FLOAT:
+            kinds[i] = _NUMBERS.get(values.dtype.kind, INT)
+            if kinds[i] != FLOAT:
                 starts[i] = values
                 continue
             buffer = _floats(values, starts[i], ends[i])
@@ -155,7 +159,7 @@ def _floats(values: Numbers, starts: I64, ends: I64) -> U8:
     # One call for all, which writes what JSON has no number for as null.
     found = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
     text = np.frombuffer(found, np.uint8)
-    _cut(text, starts, ends)
+    cut(text, starts, ends)
     return text
 
 
@@ -163,125 +167,3 @@ def _slowly(part: Json) -> BytesColumn:
     """Texts of which some are not plain ASCII, one by one."""
     texts = part.texts.to_bytes_list()
     return strings([b"null" if t is None else constant(t.decode(errors="replace")) for t in texts])
-
-
-@numba.njit(cache=True, nogil=True)
-def _cut(data: U8, starts: I64, ends: I64) -> None:
-    """Where the items of `[a,b,c]` stand."""
-    row, begin = 0, 1
-    for p in range(1, len(data)):
-        if (data[p] == ord(",") or data[p] == ord("]")) and row < len(starts):
-            starts[row], ends[row] = begin, p
-            begin = p + 1
-            row += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _plain(data: U8, start: int, end: int) -> bool:
-    """Whether a text is its own JSON, but for the quotes."""
-    for p in range(start, end):
-        byte = data[p]
-        if byte < 0x20 or byte >= 0x80 or byte == ord('"') or byte == ord("\\"):
-            return False
-    return True
-
-
-@numba.njit(cache=True, nogil=True)
-def _magnitude(value: int) -> np.uint64:
-    return np.uint64(value) if value >= 0 else np.uint64(0) - np.uint64(value)
-
-
-@numba.njit(cache=True, nogil=True)
-def _digits(value: int) -> int:
-    """How long a number is as text."""
-    size, left = 1 if value >= 0 else 2, _magnitude(value)
-    while left >= np.uint64(10):
-        left //= np.uint64(10)
-        size += 1
-    return size
-
-
-@numba.njit(cache=True, nogil=True)
-def _measure(
-    cuts: I64, kinds: I64, data: U8, shift: I64, starts: I64, ends: I64, valid: BoolTable
-) -> tuple[I64, bool]:
-    """Where the rows begin, the last one where another would; and whether a text is not plain."""
-    k, n = valid.shape
-    bounds = np.zeros(n + 1, np.int64)
-    bounds[1:] = cuts[-1]
-    for i in range(k):
-        kind = kinds[i]
-        for row in range(n):
-            if not valid[i, row]:
-                bounds[row + 1] += 0 if kind == _TEXT else 4
-            elif kind == _INT:
-                bounds[row + 1] += _digits(starts[i, row])
-            elif kind == _BOOL:
-                bounds[row + 1] += 5 - starts[i, row]
-            else:
-                bounds[row + 1] += ends[i, row] - starts[i, row]
-                if kind == _JSON:
-                    bounds[row + 1] += 2
-                    if not _plain(data, starts[i, row] + shift[i], ends[i, row] + shift[i]):
-                        return bounds, True
-    for row in range(n):
-        bounds[row + 1] += bounds[row]
-    return bounds, False
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy(out: U8, p: int, data: U8, start: int, end: int) -> int:
-    for q in range(start, end):
-        out[p] = data[q]
-        p += 1
-    return p
-
-
-@numba.njit(cache=True, nogil=True)
-def _put_number(out: U8, p: int, value: int) -> int:
-    left = _magnitude(value)
-    end = q = p + _digits(value)
-    if value < 0:
-        out[p] = ord("-")
-        p += 1
-    while q > p:
-        q -= 1
-        out[q] = np.uint8(left % np.uint64(10) + np.uint64(48))
-        left //= np.uint64(10)
-    return end
-
-
-@numba.njit(cache=True, nogil=True)
-def _fill(
-    out: U8,
-    bounds: I64,
-    same: U8,
-    cuts: I64,
-    kinds: I64,
-    data: U8,
-    shift: I64,
-    starts: I64,
-    ends: I64,
-    valid: BoolTable,
-) -> None:
-    for row in range(len(bounds) - 1):
-        p = _copy(out, bounds[row], same, 0, cuts[1])
-        for i in range(len(kinds)):
-            kind = kinds[i]
-            if not valid[i, row]:
-                p = _copy(out, p, _WORDS, 0, 0 if kind == _TEXT else 4)
-            elif kind == _INT:
-                p = _put_number(out, p, starts[i, row])
-            elif kind == _BOOL and starts[i, row]:
-                p = _copy(out, p, _WORDS, 4, 8)
-            elif kind == _BOOL:
-                p = _copy(out, p, _WORDS, 8, 13)
-            else:
-                if kind == _JSON:
-                    out[p] = ord('"')
-                    p += 1
-                p = _copy(out, p, data, starts[i, row] + shift[i], ends[i, row] + shift[i])
-                if kind == _JSON:
-                    out[p] = ord('"')
-                    p += 1
-            p = _copy(out, p, same, cuts[i + 1], cuts[i + 2])

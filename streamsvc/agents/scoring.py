@@ -45,9 +45,9 @@ from streamsvc.settings import Settings
 from streamsvc.state.topics import worker_group
 from streamsvc.transport.admin import TopicState
 from streamsvc.transport.app import create_app
-from streamsvc.transport.batch_builder import Record
 from streamsvc.transport.chunks import Delivery, chunk_topic, chunks
 from streamsvc.transport.producer import Send
+from streamsvc.transport.records import Record
 
 __all__ = ["ScoringWorker", "run", "run_services"]
 

@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from streamsvc.agents.promising import Prepared
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.store.updates import update_records
-from streamsvc.transport.batch_builder import Records
 from streamsvc.transport.producer import BatchProducer, Send
+from streamsvc.transport.records import Records
 
 __all__ = ["UpdateSender"]
 

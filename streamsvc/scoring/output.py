@@ -19,7 +19,7 @@ from streamsvc.scoring.records import (
     prediction_records,
 )
 from streamsvc.scoring.served_log import served_records
-from streamsvc.transport.batch_builder import Headers, Record, Records, concat_records
+from streamsvc.transport.records import Headers, Record, Records, concat_records
 
 __all__ = ["Outgoing", "Writer"]
 

@@ -1,7 +1,9 @@
 """Columns to raw Kafka record batches (format v2, KIP-98): the way back of `record_batch`.
 
-aiokafka appends a record at a time, at 2 to 3 µs of Python each; the kernel takes a tenth of that.
+aiokafka appends a record at a time, under the interpreter lock. The kernel takes
+a third as long, without it.
 
+>>> from streamsvc.transport.records import Records
 >>> columns = strings([b"k", None]), strings([b"one", b"two"])
 >>> records = Encoded(Records(*columns, {1: [("h", b"x")]}))
 >>> batch = RecordBatch(records.nbytes, timestamp_ms=5)
@@ -12,94 +14,26 @@ aiokafka appends a record at a time, at 2 to 3 µs of Python each; the kernel ta
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeAlias
 
 import numba
 import numpy as np
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streamsvc.columns import I64, U8, Bools, BytesColumn, concat, strings
+from streamsvc.columns import I64, U8, Bools, BytesColumn, strings
 from streamsvc.transport.crc32c import checksum
 from streamsvc.transport.record_batch import HEADER_BYTES
+from streamsvc.transport.records import OVERHEAD_BYTES, Headers, Records
 
-__all__ = ["Encoded", "Headers", "Record", "RecordBatch", "Records", "concat_records", "warm"]
-
-Headers: TypeAlias = Sequence[tuple[str, bytes]]
-Record: TypeAlias = tuple[bytes | None, bytes | None, Headers]
-"""Key, value, headers."""
+__all__ = ["Encoded", "RecordBatch", "warm"]
 
 _NO_HEADERS = b"\0"
-_HEADER_BYTES = 80
-"""About what the headers of a record take that has some: W3C's trace context."""
 _NOTHING = strings([])
-_MAX_VARINT = 5
-_OVERHEAD = 4 * _MAX_VARINT + 3
-"""The most that a record takes beside its key, its value and its headers."""
 
 # Base offset, length, leader epoch, magic; the CRC; what the CRC covers up to the records.
 _BEFORE, _CRC, _COVERED = struct.Struct(">qiib"), struct.Struct(">I"), struct.Struct(">hiqqqhii")
 _CRC_AT = _BEFORE.size
 _COVERED_AT = _CRC_AT + _CRC.size
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """n records of one partition as columns, in order. A null value is a tombstone."""
-
-    keys: BytesColumn
-    values: BytesColumn
-    headers: Mapping[int, Headers] = field(default_factory=dict)
-    """Of the rows that have some."""
-
-    def __post_init__(self) -> None:
-        # The kernel does not look where its arrays end.
-        if len(self.keys) != len(self.values):
-            raise ValueError(f"{len(self.keys)} keys of {len(self.values)} values")
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __iter__(self) -> Iterator[Record]:
-        """As objects, for a client that knows nothing else."""
-        pairs = zip(self.keys.to_bytes_list(), self.values.to_bytes_list(), strict=True)
-        for row, (key, value) in enumerate(pairs):
-            yield key, value, self.headers.get(row, ())
-
-    @property
-    def nbytes(self) -> int:
-        """About the bytes that they take in a batch."""
-        texts = self.keys.end - self.keys.start + self.values.end - self.values.start
-        return int(texts.sum()) + _OVERHEAD * len(self) + _HEADER_BYTES * len(self.headers)
-
-    def take(self, rows: I64) -> Records:
-        """The records at these positions, in this order."""
-        headers = {
-            new: self.headers[old]
-            for new, old in enumerate(rows.tolist() if self.headers else ())
-            if old in self.headers
-        }
-        return Records(self.keys.take(rows), self.values.take(rows), headers)
-
-
-def concat_records(parts: Sequence[Records]) -> Records:
-    """Records one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    keys, values = (
-        concat([getattr(part, name) for part in parts], "string") for name in ("keys", "values")
-    )
-    assert isinstance(keys, BytesColumn)
-    assert isinstance(values, BytesColumn)
-    shifts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-    headers = {
-        shift + row: of
-        for part, shift in zip(parts, shifts, strict=False)
-        for row, of in part.headers.items()
-    }
-    return Records(keys, values, headers)
 
 
 class Encoded:
@@ -112,7 +46,7 @@ class Encoded:
             *(_read_only(values.data), values.start, values.end, values.valid),
             *(_read_only(headers.data), headers.start, headers.end),
         )
-        sizes: I64 = keys.end - keys.start + values.end - values.start + _OVERHEAD
+        sizes: I64 = keys.end - keys.start + values.end - values.start + OVERHEAD_BYTES
         if len(headers):
             sizes += headers.end - headers.start
         self.sizes = sizes

@@ -19,9 +19,10 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streamsvc.errors import IntegrityError, UnavailableError
 from streamsvc.settings import Settings
-from streamsvc.transport.batch_builder import Encoded, Record, RecordBatch, Records
+from streamsvc.transport.batch_builder import Encoded, RecordBatch
 from streamsvc.transport.kafka_config import aiokafka_config
 from streamsvc.transport.kafka_faults import forbidden, unanswered
+from streamsvc.transport.records import Record, Records
 
 __all__ = ["PENDING_BYTES", "REQUEST_BYTES", "BatchProducer", "Send", "size_of"]
 

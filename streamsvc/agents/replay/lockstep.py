@@ -31,9 +31,9 @@ from streamsvc.errors import ConfigurationError, IntegrityError, UnavailableErro
 from streamsvc.events.wire import AFTER_HEADER, CLOCK_HEADER, After, format_after, format_clock
 from streamsvc.settings import Settings
 from streamsvc.transport.admin import Admin
-from streamsvc.transport.batch_builder import Record
 from streamsvc.transport.kafka_config import aiokafka_config
 from streamsvc.transport.producer import BatchProducer
+from streamsvc.transport.records import Record
 
 __all__ = ["LockstepReport", "event_topics", "lockstep"]
 

@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamsvc.columns import strings
-from streamsvc.transport.batch_builder import (
-    Encoded,
-    Record,
-    RecordBatch,
-    Records,
-    concat_records,
-)
+from streamsvc.transport.batch_builder import Encoded, RecordBatch
+from streamsvc.transport.records import Record, Records, concat_records
 
 PRODUCER = 2**40, 7, 2**31 - 5
 NOW_MS = 1_764_000_000_123
