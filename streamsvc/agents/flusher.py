@@ -120,7 +120,7 @@ class Flusher:
         commit = not self._committing and now_ms >= self._commit_at
         if self._promising.lost:
             refresh = True
-        if not (taken or refresh) or (now_ms < self._flush_at and not refresh):
+        if not (taken or refresh) or (now_ms < self._flush_at and not self._promising.lost):
             return None
         if refresh:
             self._markers_at = now_ms

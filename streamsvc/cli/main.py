@@ -147,4 +147,7 @@ _register()
 
 def main() -> None:
     """Entry point of the `streamsvc` command."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # one that came when typer was not listening, or was on its way out
+        raise SystemExit(130) from None

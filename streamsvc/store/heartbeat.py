@@ -39,8 +39,8 @@ class Heartbeat:
         return found
 
     def intact(self, replies: Sequence[Any]) -> bool:
-        """Whether all servers that gave these replies still knew the count before. A server that is
-        asked for the first time does."""
+        """Whether all servers that gave these replies still knew the count before; replies are told
+        in the order in which they came. A server that is asked for the first time does."""
         before = self._counts
         self._counts = {key: int(replies[2 * i]) for i, key in enumerate(self._keys)}
         return all(count > before.get(key, 0) for key, count in self._counts.items())

@@ -104,10 +104,10 @@ class PackedRowStore:
         """See RowStore. Rows go between positions and the heartbeat, in the same round trips."""
         shared = SharedPositions(self._project, ours, partitions)
         beat = self._heartbeat.commands()
-        replies, refused = self._writer.write_between(shared.commands, batches, beat)
-        n = len(shared.commands)
-        intact = self._heartbeat.intact(replies[n:])
-        return Written(refused, shared.found(replies[:n]), intact)
+        first, told, refused = self._writer.write_between(shared.commands, batches, beat)
+        # Each, in order: what is lost between two parts of a write shows only behind the second.
+        intact = [self._heartbeat.intact(replies) for replies in told]
+        return Written(refused, shared.found(first), all(intact))
 
     def promise(self, markers: Mapping[StatePartition, Marker]) -> None:
         """See RowStore."""

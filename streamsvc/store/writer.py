@@ -17,7 +17,7 @@ import numpy as np
 from redis.exceptions import NoScriptError
 
 from streamsvc.columns import I64, BytesColumn
-from streamsvc.store.client import Client, Command, call, call_all
+from streamsvc.store.client import Client, Command, call_all
 from streamsvc.store.cluster import Cluster
 from streamsvc.store.keys import row_keys, shards
 from streamsvc.store.row import PackedRows
@@ -124,7 +124,7 @@ class FencedWriter:
         overwrite_ties: bool = False,
     ) -> list[int]:
         """As `write`, for (view, keys, rows) of several views, in as few round trips as can be."""
-        _, refused = self.write_between(
+        *_, refused = self.write_between(
             (), batches, (), ttl_ms=ttl_ms, overwrite_ties=overwrite_ties
         )
         return [refusal.rows for refusal in refused]
@@ -137,34 +137,42 @@ class FencedWriter:
         *,
         ttl_ms: int | None = None,
         overwrite_ties: bool = False,
-    ) -> tuple[list[Any], list[Refusal]]:
+    ) -> tuple[list[Any], list[list[Any]], list[Refusal]]:
         """As `write_all`, with commands ahead of the rows and behind them, in the same round trips.
 
-        Returns the replies to these, and what was refused of each batch.
+        `first` is run once, `last` behind each part of the rows that is sent at once: whoever has
+        lost a row has lost what was said behind it. Returns the replies to `first`, those to each
+        `last`, and what was refused of each batch.
         """
         options = (ttl_ms or 0, int(overwrite_ties))
         calls: list[tuple[int, I64, Command]] = []
         for number, (view, keys, rows) in enumerate(batches):
             calls += [(number, *call) for call in self._calls(view, keys, rows, options)]
         refused, later = [0] * len(batches), [dict[int, int]() for _ in batches]
-        told: list[Any] = []
+        ahead: list[Any] = []
+        behind: list[list[Any]] = []
         for at in range(0, len(calls) or bool(first) or bool(last), _CALLS_AT_ONCE):
             part = calls[at : at + _CALLS_AT_ONCE]
-            ahead = first if at == 0 else ()
-            behind = last if at + _CALLS_AT_ONCE >= len(calls) else ()
+            begin = first if at == 0 else ()
             scripts = [("EVALSHA", self._sha, *c) for _, _, c in part]
-            replies = call_all(self._client, [*ahead, *scripts, *behind])
-            written = replies[len(ahead) : len(ahead) + len(part)]
-            told += replies[: len(ahead)] + replies[len(ahead) + len(part) :]
-            for (number, positions, command), reply in zip(part, written, strict=True):
-                # A server that was restarted or failed over has forgotten its scripts; EVAL also
-                # teaches it this one again.
-                forgotten = isinstance(reply, NoScriptError)
-                n, found = call(self._client, "EVAL", _SCRIPT, *command) if forgotten else reply
+            replies = call_all(self._client, [*begin, *scripts, *last])
+            ahead += replies[: len(begin)]
+            written = replies[len(begin) : len(begin) + len(part)]
+            behind.append(replies[len(begin) + len(part) :])
+            # A server that was restarted or failed over has forgotten its scripts; EVAL also
+            # teaches it this one again.
+            forgotten = [i for i, reply in enumerate(written) if isinstance(reply, NoScriptError)]
+            if forgotten:
+                again: list[Command] = [("EVAL", _SCRIPT, *part[i][2]) for i in forgotten]
+                replies = call_all(self._client, [*again, *last])
+                behind.append(replies[len(again) :])
+                for i, reply in zip(forgotten, replies, strict=False):
+                    written[i] = reply
+            for (number, positions, _), (n, found) in zip(part, written, strict=True):
                 refused[number] += n
                 for i, offset in zip(found[::2], found[1::2], strict=True):
                     later[number][int(positions[i])] = int.from_bytes(offset, "big")
-        return told, [Refusal(*each) for each in zip(refused, later, strict=True)]
+        return ahead, behind, [Refusal(*each) for each in zip(refused, later, strict=True)]
 
     def _calls(
         self, view: str, keys: BytesColumn, rows: PackedRows, options: tuple[int, int]

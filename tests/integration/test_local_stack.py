@@ -233,8 +233,8 @@ def test_interrupted_up_leaves_nothing_and_can_be_repeated(
     while not processes.marked(f"{mark}/kafka"):
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
-    assert process.returncode == 130
+    told = process.communicate(timeout=300)
+    assert process.returncode == 130, told
     assert processes.marked(mark) == []
     assert of(LocalStack(repo).up(["kafka"]), "kafka").state == "running"
 

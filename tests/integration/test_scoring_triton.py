@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 import urllib.request
@@ -153,7 +154,8 @@ async def test_triton_outlives_answers_that_come_too_late(served):
             asked = client.predict(matrix[:20], np.median(took_s) * rng.uniform(0.5, 8))
             (found,) = await asyncio.gather(asked, return_exceptions=True)
             if isinstance(found, Exception):
-                assert "no answer within" in str(found), found
+                # Ours, or Triton's queue, which knows the same time and may be first.
+                assert re.search("no answer within|timeout expired", str(found).lower()), found
                 late += 1
 
     await asyncio.gather(*(ask() for _ in range(6)))

@@ -18,12 +18,13 @@ from streamsvc.errors import ConfigurationError, IntegrityError, UnavailableErro
 from streamsvc.settings import Settings
 from streamsvc.store.client import call, call_all, connect
 from streamsvc.store.heartbeat import Heartbeat
-from streamsvc.store.keys import marker_key, row_keys
+from streamsvc.store.keys import heartbeat_key, marker_key, row_keys
 from streamsvc.store.layouts import publish_layout
 from streamsvc.store.markers import Marker, read_markers, write_marker
 from streamsvc.store.read_positions import ReadPosition, SharedPositions
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
+from streamsvc.store.row_store import PackedRowStore
 from streamsvc.store.sweep import delete_older, delete_views
 from streamsvc.store.writer import FencedWriter, Refusal
 
@@ -130,10 +131,10 @@ def test_of_refused_rows_those_are_told_that_hold_from_a_later_instant(
     for key, position in stored.items():
         assert writer.write("v", keys_of(key), packed([0], *position)) == 0
     rows = packed(ids, 1, 8, 5)
-    _, [refusal] = writer.write_between((), [("v", keys_of(*ids), rows)], ())
+    *_, [refusal] = writer.write_between((), [("v", keys_of(*ids), rows)], ())
     # 3 is older in time, too; 600 holds from the same instant; 602 is of another incarnation.
     assert refusal == Refusal(5, {601: 9})
-    assert writer.write_between((), [("v", keys_of(3), packed([0], 1, 8, 8))], ())[1] == [
+    assert writer.write_between((), [("v", keys_of(3), packed([0], 1, 8, 8))], ())[2] == [
         Refusal(1, {0: 2**53 + 1})
     ]
 
@@ -373,17 +374,56 @@ def test_positions_are_shared_and_those_of_others_read(client: redis.Redis, proj
 
 def test_commands_go_ahead_of_rows_and_behind_them(client: redis.Redis, project: str) -> None:
     writer = FencedWriter(client, project)
-    assert writer.write_between([("INCR", f"{project}-n")], [], []) == ([1], [])
-    assert writer.write_between([], [], []) == ([], [])
+    assert writer.write_between([("INCR", f"{project}-n")], [], []) == ([1], [[]], [])
+    assert writer.write_between([], [], []) == ([], [], [])
     keys = keys_of(*range(33 * 500))
-    first, last = row_keys(project, "v", keys)[0], row_keys(project, "v", keys)[-1]
-    replies, refused = writer.write_between(
-        [("INCR", f"{project}-n"), ("EXISTS", first)],
+    names = row_keys(project, "v", keys)
+    replies, behind, refused = writer.write_between(
+        [("INCR", f"{project}-n"), ("EXISTS", names[0])],
         [("v", keys, packed([0] * len(keys)))],
-        [("EXISTS", last), ("INCR", f"{project}-n")],
+        [("EXISTS", names[32 * 500 - 1], names[-1]), ("INCR", f"{project}-n")],
     )
-    assert (replies, refused) == ([2, 0, 1, 3], [Refusal(0, {})])
+    assert (replies, refused) == ([2, 0], [Refusal(0, {})])
+    assert behind == [[1, 3], [2, 4]], "behind each part, and so behind all"
     assert RowReader(client, project).read("v", LAYOUT, keys).present.all()
+
+
+def test_what_comes_behind_rows_does_so_where_the_script_was_forgotten(
+    client: redis.Redis, project: str
+) -> None:
+    writer, keys = FencedWriter(client, project), keys_of(1, 2)
+    client.script_flush()
+    last = [("EXISTS", *row_keys(project, "v", keys))]
+    assert writer.write_between([], [("v", keys, packed([1, 2]))], last) == (
+        [],
+        [[0], [2]],
+        [Refusal(0, {})],
+    )
+
+
+def test_a_store_that_goes_back_in_time_between_two_parts_of_a_write_is_noticed(
+    client: redis.Redis, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover to a replica that lacks the first part of the rows."""
+    rows, keys = PackedRowStore(client, project, "worker"), keys_of(*range(33 * 500))
+    batch = ("v", keys, packed([0] * len(keys)))
+    assert rows.write([batch], {}, {}).intact
+    assert rows.write([batch], {}, {}).intact
+    count = heartbeat_key(project, "worker")
+    parts: list[list[Any]] = []
+    before = client.get(count)
+
+    def failing_over(*args: Any) -> list[Any]:
+        replies = call_all(*args)
+        parts.append(replies)
+        if len(parts) == 1:
+            client.set(count, before)
+        return replies
+
+    monkeypatch.setattr("streamsvc.store.writer.call_all", failing_over)
+    assert not rows.write([batch], {}, {}).intact
+    assert len(parts) == 2
+    assert rows.write([batch], {}, {}).intact
 
 
 def test_rows_of_older_incarnations_go_and_others_stay(client: redis.Redis, project: str) -> None:
