@@ -21,7 +21,6 @@ from streamsvc.agents.trimmer import Appended, Trimmer
 from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
-from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import ViewPartition
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.store.row_store import RowStore
@@ -186,18 +185,23 @@ class Flusher:
                 prepared.append(self._prepared(running, partition, commit=due))
         # From this thread at once: by way of the event loop the rows would leave a turn later. To
         # write a few takes less than to wake the other thread for them.
-        if sum(len(rows) for each in prepared for *_, rows in each.rows) <= self._rows.few_rows:
+        if sum(each.n_rows for each in prepared) <= self._rows.few_rows:
             self._writing = _called(self._write, prepared, positions)
         else:
             self._writing = self._network.submit(self._write, prepared, positions)
-        if any(each.rows and each.running.view.updates is not None for each in prepared):
+        if any(each.n_rows and each.running.view.updates is not None for each in prepared):
             self._updates.offer(self._writing)
         return Flush(prepared, self._writing, commit)
 
     def _write(
         self, prepared: list[Prepared], positions: Mapping[tuple[str, int], ReadPosition]
     ) -> list[Send]:
+        # What was cut is made into bytes here: the engine goes on with the next events meanwhile.
+        for each in prepared:
+            each.pack()
         self._promising.write(prepared, positions)
+        for each in prepared:
+            each.encode(self._owner)
         return self._updates.records(prepared)
 
     def _prepared(
@@ -205,27 +209,8 @@ class Flusher:
     ) -> Prepared:
         appended_ms = partition.take_oldest_appended_ms()
         cut = partition.cut(commit=commit)
-        rows = [
-            (
-                running.view.name,
-                emission.keys,
-                running.layout.pack(
-                    emission.values,
-                    cut.incarnation,
-                    cut.applied,
-                    emission.as_of,
-                    emission.valid_until,
-                ),
-            )
-            for emission in cut.emissions
-        ]
         again = partition.refused.again(cut.applied, (emission.keys for emission in cut.emissions))
-        if again is not None:
-            rows.append((running.view.name, *again))
-        records = []
-        if cut.commit is not None:
-            records = encode_commit(self._owner, cut.commit, running.spec)
-        return Prepared(running, partition, cut, rows, records, appended_ms)
+        return Prepared(running, partition, cut, again, appended_ms)
 
 
 def _appended(prepared: Prepared, last: int | None) -> Appended:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from streamsvc.agents.topology import RunningView
+from streamsvc.columns import BytesColumn
 from streamsvc.monitor.metrics import FeatureMetrics
+from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import Cut, ViewPartition
 from streamsvc.store.markers import Marker
 from streamsvc.store.read_positions import ReadPosition, read_until_ms
+from streamsvc.store.row import PackedRows
 from streamsvc.store.row_store import RowBatch, RowStore
 
 __all__ = ["Prepared", "Promising", "wall_ms"]
@@ -20,17 +23,43 @@ __all__ = ["Prepared", "Promising", "wall_ms"]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
-    """A cut with its rows packed and its commit encoded: ready for the network."""
+    """A cut on its way out of the worker. What it takes to write it is made from the cut alone, so
+    that the thread which owns the state may go on."""
 
     running: RunningView
     partition: ViewPartition
     cut: Cut
-    rows: list[RowBatch]
-    records: list[bytes]
-    """Those of the commit; none without one."""
+    again: tuple[BytesColumn, PackedRows] | None
+    """Rows that the store had refused, and takes now."""
     appended_ms: int
+    rows: list[RowBatch] = field(default_factory=list)
+    """Made by `pack`."""
+    records: list[bytes] = field(default_factory=list)
+    """Those of the commit, made by `encode`; none without one."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows it will have."""
+        again = 0 if self.again is None else len(self.again[1])
+        return again + sum(len(emission) for emission in self.cut.emissions)
+
+    def pack(self) -> None:
+        """Make the rows. Any thread."""
+        cut, name, layout = self.cut, self.running.view.name, self.running.layout
+        for each in cut.emissions:
+            packed = layout.pack(
+                each.values, cut.incarnation, cut.applied, each.as_of, each.valid_until
+            )
+            self.rows.append((name, each.keys, packed))
+        if self.again is not None:
+            self.rows.append((name, *self.again))
+
+    def encode(self, owner: str) -> None:
+        """Make the records of the commit. Any thread."""
+        if self.cut.commit is not None:
+            self.records = encode_commit(owner, self.cut.commit, self.running.spec)
 
 
 class Promising:
