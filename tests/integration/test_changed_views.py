@@ -176,8 +176,9 @@ async def test_a_changed_view_is_served_when_it_has_caught_up_and_others_go_on(w
             ("lows", CARDS, "card", min),
         ):
             await w.until_equal(name, entities, by, fold)
-        assert w.incarnations("shops", GROUPS) == {2}
-        assert w.incarnations("cards", PARTITIONS) == {2}
+        # Rows are there before the markers that promise them.
+        await w.until(lambda: w.incarnations("shops", GROUPS) == {2})
+        await w.until(lambda: w.incarnations("cards", PARTITIONS) == {2})
         assert w.incarnations("tops", GROUPS) == {1}
 
 
