@@ -153,8 +153,8 @@ class Settings(BaseSettings):
     """Megabytes that copies of states which other feature workers own may take in this one, so that
     it takes them over without reading their logs first; 0 keeps none."""
     flush_interval_ms: int = Field(0, ge=0)
-    """Least milliseconds between two writes of rows and of what is said of them; 0 writes back to
-    back."""
+    """Least milliseconds between two writes of rows and of what is said of them, and so between
+    commits; 0 writes back to back."""
 
     # --- Archive worker --------------------------------------------------------------------
     archive_interval_s: float = Field(60.0, gt=0)

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from streamsvc import __version__, errors
-from streamsvc.cli.main import VERBS, app
+from streamsvc.cli.main import VERBS, app, main
 
 HEAVY = {
     "aiokafka", "confluent_kafka", "dask", "duckdb", "faust", "feast", "grpc", "jgo", "mlflow",
@@ -115,3 +115,15 @@ def test_an_unknown_verb_is_a_wrong_argument(runner: CliRunner) -> None:
 def test_verbs_are_ordinary_functions_or_groups() -> None:
     assert isinstance(app, typer.Typer)
     assert len({name for name, _, _ in VERBS}) == len(VERBS)
+
+
+def test_an_interrupt_that_typer_does_not_hear_ends_with_its_code_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("streamsvc.cli.main.app", interrupted)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 130
