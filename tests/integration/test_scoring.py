@@ -29,6 +29,7 @@ from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.events.wire import AFTER_HEADER
 from streamsvc.models.local_model import LocalModel
 from streamsvc.scoring import fetch
+from streamsvc.scoring.freshness import Freshness
 from streamsvc.state.topics import worker_group
 from streamsvc.store.keys import row_keys
 from streamsvc.store.many_keys import mget
@@ -172,12 +173,21 @@ async def test_several_workers_share_the_partitions(world):
     assert len({r["prediction_id"] for r in found}) == 600
 
 
-async def test_a_request_that_is_the_event_waits_for_itself(world):
-    w = world(request="payments", freshness_wait_ms=20_000)
+async def test_a_request_that_is_the_event_waits_for_itself(world, monkeypatch):
+    w = world(request="payments", freshness_wait_ms=60_000)
     w.write_markers(applied={})
+    wait, waited_for = Freshness.wait, set()
+
+    async def recorded(freshness, needs, timeout_s):
+        waited_for.update((need.partition, need.required) for need in needs if need.topic)
+        return await wait(freshness, needs, timeout_s)
+
+    monkeypatch.setattr(Freshness, "wait", recorded)
     async with w.worker():
         w.send([request("c1", 1, 1.0, now_ms()), request("c2", 1, 1.0, now_ms())])
-        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while waited_for != {(0, 0), (1, 0)}:
+                await asyncio.sleep(0.01)
         # Nothing may come out before the features hold the event.
         for _ in range(5):
             await asyncio.sleep(0.05)
