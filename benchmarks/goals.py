@@ -36,7 +36,9 @@ GOALS = (
     Goal("job_times_best_python", f"{ENGINES}: times the best Python engine", 40, ""),
     Goal("zipf_events_per_s", "Zipf(1.1) keys, 15 features: events/s", 1_000_000, ""),
     Goal("shuffled_share", "the same through the shuffle: share of the direct figure", 0.6, ""),
-    Goal("json_updates_per_s", "every row as a JSON record, too: records/s", 200_000, ""),
+    Goal(
+        "json_updates_per_s", "every event's features as a JSON record, too: events/s", 200_000, ""
+    ),
     Goal("stored_p99_1k", f"{DIRECT}: p99 at 1,000 events/s", 8, MS, at_least=False),
     Goal("stored_p99_10k", f"{DIRECT}: p99 at 10,000 events/s", 25, MS, at_least=False),
     Goal("stored_shuffled_p99_1k", f"{SHUFFLED}: p99 at 1,000 events/s", 14, MS, at_least=False),

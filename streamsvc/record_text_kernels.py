@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from streamsvc.byte_copy import copy_bytes, kernel
 from streamsvc.columns import I64, U8
 
 __all__ = ["BOOL", "FLOAT", "INT", "JSON", "TEXT", "BoolTable", "cut", "fill", "measure"]
@@ -25,7 +25,7 @@ BoolTable: TypeAlias = NDArray[np.bool_]
 _WORDS = np.frombuffer(b"nulltruefalse", np.uint8)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def cut(data: U8, starts: I64, ends: I64) -> None:
     """Where the items of `[a,b,c]` stand."""
     row, begin = 0, 1
@@ -36,7 +36,7 @@ def cut(data: U8, starts: I64, ends: I64) -> None:
             row += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _plain(data: U8, start: int, end: int) -> bool:
     """Whether a text is its own JSON, but for the quotes."""
     for p in range(start, end):
@@ -46,12 +46,12 @@ def _plain(data: U8, start: int, end: int) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _magnitude(value: int) -> np.uint64:
     return np.uint64(value) if value >= 0 else np.uint64(0) - np.uint64(value)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _digits(value: int) -> int:
     """How long a number is as text."""
     size, left = 1 if value >= 0 else 2, _magnitude(value)
@@ -61,7 +61,7 @@ def _digits(value: int) -> int:
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def measure(
     cuts: I64, kinds: I64, data: U8, shift: I64, starts: I64, ends: I64, valid: BoolTable
 ) -> tuple[I64, bool]:
@@ -89,15 +89,13 @@ def measure(
     return bounds, False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _copy(out: U8, p: int, data: U8, start: int, end: int) -> int:
-    for q in range(start, end):
-        out[p] = data[q]
-        p += 1
-    return p
+    copy_bytes(out, p, data, start, end - start)
+    return p + end - start
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _put_number(out: U8, p: int, value: int) -> int:
     left = _magnitude(value)
     end = q = p + _digits(value)
@@ -111,7 +109,7 @@ def _put_number(out: U8, p: int, value: int) -> int:
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def fill(
     out: U8,
     bounds: I64,

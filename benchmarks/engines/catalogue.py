@@ -6,7 +6,7 @@ import environment
 from engine import Engine, Launch, RecordsEngine, Run
 from feast_loop_engine import FeastLoop
 from streamsvc_engine import StreamsvcEngine
-from streamsvc_updates_engine import StreamsvcUpdates
+from streamsvc_updates_engine import StreamsvcEach, StreamsvcUpdates
 
 __all__ = ["ENGINES"]
 
@@ -47,6 +47,7 @@ ENGINES: tuple[Engine, ...] = (
     StreamsvcEngine("streamsvc, 15 features, Zipf(1.1) keys", windows=3, zipf=1.1),
     StreamsvcEngine("streamsvc, shuffled", declared=False, rates=(1_000, 10_000)),
     StreamsvcUpdates("streamsvc, rows as records"),
+    StreamsvcEach("streamsvc, payments as records"),
     KafkaStreams(
         *("Kafka Streams, ring in memory", "kafka_streams", "ring-memory", "by hand", "grid"),
         *(AT_LEAST_ONCE, 1_000_000, (1_000, 10_000, 50_000)),

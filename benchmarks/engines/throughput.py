@@ -51,7 +51,8 @@ def measure(engine: Engine, run: Run, payments: Payments) -> Throughput:
             usage.append((time.perf_counter(), running.sample()))
             time.sleep(1.0)  # what it does not wait for, such as rows of the same chunk
         verified = engine.verify(run, payments)
-        records = sum(run.admin.end_offsets(run.output).values()) if engine.form == "rows" else 0
+        beside = engine.form in ("rows", "events")
+        records = sum(run.admin.end_offsets(run.output).values()) if beside else 0
     finally:
         engine.clean(run)
     # Between two moments at which progress was seen: what is written in large chunks counts whole.

@@ -84,6 +84,7 @@ class Holdings:
         known = {each.key: each for each in topology.views}
         for held, (running, state) in self.views.items():
             self.views[held] = known.get(held[0], running), state
+            state.tell(each_event=self.views[held][0].view.each_event)
 
     def _replace_topology(self, topology: Topology) -> None:
         """Let go what another topology does not have."""
@@ -126,6 +127,8 @@ class Holdings:
         if topology is not self.topology:
             self._replace_topology(topology)
         self.views.update(states)
+        for running, state in states.values():
+            state.each_event = running.view.each_event
         self._quiet |= {held for held, (_, state) in states.items() if state.quiet}
         for log in kept:
             if log.topic in topology.sources:

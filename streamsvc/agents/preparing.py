@@ -88,7 +88,7 @@ async def prepare_topology(
         sources,
         {topic: states[topic] for topic in sources},
         {topic: states[topics.dead(topic)].partitions for topic in sources},
-        {topic: states[topic].partitions for topic in {v.updates for v in plan.views} if topic},
+        {v.updates.topic: states[v.updates.topic].partitions for v in plan.views if v.updates},
         _gone(plan, control),
     )
 

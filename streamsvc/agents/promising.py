@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
+import numpy as np
 import structlog
 
 from streamsvc.agents.topology import RunningView
-from streamsvc.columns import BytesColumn
+from streamsvc.columns import I64, BytesColumn
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.state.changelog import encode_commit
 from streamsvc.state.partition import Cut, ViewPartition
@@ -21,6 +23,9 @@ from streamsvc.store.row_store import RowBatch, RowStore
 __all__ = ["Prepared", "Promising", "wall_ms"]
 
 log = structlog.get_logger(__name__)
+
+Update: TypeAlias = tuple[BytesColumn, PackedRows, tuple[I64, I64] | None]
+"""Keys and rows, and of rows of single events these events' partitions and offsets."""
 
 
 @dataclass(slots=True)
@@ -41,9 +46,10 @@ class Prepared:
 
     @property
     def n_rows(self) -> int:
-        """How many rows it will have."""
+        """How many rows it will have, those of single events among them."""
         again = 0 if self.again is None else len(self.again[1])
-        return again + sum(len(emission) for emission in self.cut.emissions)
+        events = sum(len(each.of) for each in self.cut.events)
+        return again + events + sum(len(emission) for emission in self.cut.emissions)
 
     def pack(self) -> None:
         """Make the rows. Any thread."""
@@ -55,6 +61,25 @@ class Prepared:
             self.rows.append((name, each.keys, packed))
         if self.again is not None:
             self.rows.append((name, *self.again))
+
+    def updates(self, *, each_event: bool) -> Iterator[Update]:
+        """What is told of it, after `pack`; where each event counts, of rows only those that say
+        what no event's does."""
+        if not each_event:
+            yield from ((keys, rows, None) for _, keys, rows in self.rows)
+            return
+        cut = self.cut
+        for events in cut.events:
+            found, event = events.of.rows, (events.of.partition, events.of.offset)
+            made = self.running.layout.pack(
+                found.values, cut.incarnation, events.applied, found.as_of, found.valid_until
+            )
+            yield found.keys, made, event
+        # Behind these lies what the store had refused, which was told with its events.
+        for emission, (_, keys, rows) in zip(cut.emissions, self.rows, strict=False):
+            told = np.flatnonzero(emission.aged | cut.rows_untold)
+            if len(told):
+                yield keys.take(told), rows.take(told), None
 
     def encode(self, owner: str) -> None:
         """Make the records of the commit. Any thread."""

@@ -101,7 +101,7 @@ def view_topics(settings: Settings, plan: Plan) -> list[PlannedTopic]:
     return [
         *events,
         *(_dead_letters(topic.name, settings) for topic in events),
-        *(_updates(view.updates, settings) for view in plan.views if view.updates is not None),
+        *(_updates(view.updates.topic, settings) for view in plan.views if view.updates),
         PlannedTopic("control", TopicSpec(internal.control, 1, TABLE_CONFIG)),
         PlannedTopic("progress", TopicSpec(internal.progress, 1, TABLE_CONFIG)),
     ]

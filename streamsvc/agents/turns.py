@@ -24,6 +24,11 @@ from streamsvc.transport.chunks import Delivery, all_arrived
 __all__ = ["Turns"]
 
 
+MAX_UNTOLD_BYTES = 64 << 20
+"""Of rows of single events that wait to be told; with more nothing is taken in until they are.
+Rows of entities need no such limit: there is one each, however many events come in."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
     """What one turn did."""
@@ -31,6 +36,8 @@ class _Turn:
     applied: list[Delivery]
     cycles: list[tuple[ShuffleSender, Cycle]]
     flush: Flush | None
+    full: bool
+    """Whether too much waits to be told."""
 
 
 class Turns:
@@ -66,6 +73,7 @@ class Turns:
         self._ending = False
         self._untold = False
         """Something was taken since the last flush that somebody may be waiting for."""
+        self._full = False
 
     def wake(self) -> None:
         """There is something to do."""
@@ -85,6 +93,7 @@ class Turns:
                 self._wake.clear()
                 echoes, self._echoes = self._echoes, []
                 turn = await self._on_engine(echoes, inbox.take(self._open), late.take(self._open))
+                self._full = turn.full
                 for delivery in turn.applied:
                     self._applied(delivery)
                 for sender, cycle in turn.cycles:
@@ -109,6 +118,8 @@ class Turns:
         await self._flusher.commit(flush, self._before_commit, self._committed)
 
     def _open(self, topic: str) -> bool:
+        if self._full:
+            return False
         sender = self._senders.get(topic)
         return sender is None or sender.has_room
 
@@ -140,7 +151,8 @@ class Turns:
         )
         if flush is not None:
             self._untold = False
-        return _Turn(applied, cycles, flush)
+        full = sum(state.event_bytes for _, state in self._partitions()) > MAX_UNTOLD_BYTES
+        return _Turn(applied, cycles, flush, full)
 
     async def _after(self, acknowledged: Awaitable[list[Echo]]) -> None:
         self._echoes += await acknowledged

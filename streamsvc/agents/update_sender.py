@@ -48,11 +48,12 @@ class UpdateSender:
             if view.updates is None:
                 continue
             # A state partition keeps to one partition: an entity stays in order.
-            partition = each.cut.partition % self.partitions[view.updates]
-            for name, keys, rows in each.rows:
-                columns = update_records(name, view.join_keys, layout, keys, rows)
-                sends.append((view.updates, partition, Records(*columns)))
-            self._metrics.updates.labels(view.name).inc(sum(len(rows) for *_, rows in each.rows))
+            topic = view.updates.topic
+            partition = each.cut.partition % self.partitions[topic]
+            for keys, rows, event in each.updates(each_event=view.updates.each_event):
+                columns = update_records(view.name, view.join_keys, layout, keys, rows, event)
+                sends.append((topic, partition, Records(*columns)))
+                self._metrics.updates.labels(view.name).inc(len(rows))
         return sends
 
     def offer(self, written: Future[list[Send]]) -> None:

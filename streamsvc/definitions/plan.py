@@ -33,6 +33,7 @@ __all__ = [
     "Source",
     "Start",
     "TimeUnit",
+    "Updates",
     "View",
 ]
 
@@ -157,6 +158,15 @@ class Aggregate:
 
 
 @dataclass(frozen=True, slots=True)
+class Updates:
+    """Where a view's rows go besides the store."""
+
+    topic: str
+    each_event: bool = False
+    """A record for each event that changes a row, instead of one for each row that is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """One StreamFeatureView; of one without aggregations each column is its `latest`."""
 
@@ -176,13 +186,17 @@ class View:
     """Aggregated column -> its type, after the udf where there is one."""
     udf_text: str = ""
     """What `udf_fingerprint` makes of the udf; empty without one."""
-    updates: str | None = None
-    """Topic that has a record for every row that is written, or None."""
+    updates: Updates | None = None
 
     @property
     def shuffled(self) -> bool:
         """Whether rows must be repartitioned by entity before they are aggregated."""
         return len(self.join_keys) != 1 or self.source.key_field != self.join_keys[0].name
+
+    @property
+    def each_event(self) -> bool:
+        """Whether somebody is told the row of each event."""
+        return self.updates is not None and self.updates.each_event
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""Where a view's rows go besides the store: the tag `streamsvc.updates` names a topic."""
+"""Where a view's rows go besides the store: the tag `streamsvc.updates` names a topic, and
+`streamsvc.updates_per` says what has a record there.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +8,37 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from streamsvc.definitions.plan import Service, Source, View
+from streamsvc.definitions.plan import Service, Source, Updates, View
 from streamsvc.definitions.route import TAG_PREFIX
+from streamsvc.definitions.validate import nearest
 from streamsvc.events.dead_letters import dead_topic
 
-__all__ = ["UPDATES", "check_updates", "parse_updates"]
+__all__ = ["UPDATES", "UPDATES_PER", "check_updates", "parse_updates"]
 
 UPDATES: Final = "updates"
+UPDATES_PER: Final = "updates_per"
+_ROW, _EVENT = _PER = ("row", "event")
 _TAG: Final = f"tag '{TAG_PREFIX}{UPDATES}'"
+_TAG_PER: Final = f"tag '{TAG_PREFIX}{UPDATES_PER}'"
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
-def parse_updates(what: str, tags: Mapping[str, str], mistakes: list[str]) -> str | None:
-    """The tag's topic, None without the tag; appends a mistake if it cannot be one."""
-    topic = tags.get(TAG_PREFIX + UPDATES)
-    if topic is None or _TOPIC.fullmatch(topic):
-        return topic
-    mistakes.append(
-        f"{what}: {_TAG} is {topic!r}, which cannot be a topic's name; use up to 249 letters, "
-        "digits, '.', '_' and '-'."
-    )
-    return None
+def parse_updates(what: str, tags: Mapping[str, str], mistakes: list[str]) -> Updates | None:
+    """What the tags say, None without a topic; appends a mistake for what they cannot be."""
+    topic, per = tags.get(TAG_PREFIX + UPDATES), tags.get(TAG_PREFIX + UPDATES_PER)
+    if per is not None and per not in _PER:
+        mistakes.append(f"{what}: {_TAG_PER} is {per!r}; {nearest(per, _PER)}")
+    if topic is None:
+        if per is not None:
+            mistakes.append(f"{what}: has {_TAG_PER}, but no topic; add {_TAG}.")
+        return None
+    if not _TOPIC.fullmatch(topic):
+        mistakes.append(
+            f"{what}: {_TAG} is {topic!r}, which cannot be a topic's name; use up to 249 letters, "
+            "digits, '.', '_' and '-'."
+        )
+        return None
+    return Updates(topic, each_event=per == _EVENT)
 
 
 def check_updates(
@@ -44,10 +56,8 @@ def check_updates(
     for view in views:
         if view.updates is None:
             continue
-        what = f"StreamFeatureView {view.name!r}"
-        if view.updates in taken:
-            mistakes.append(
-                f"{what}: {_TAG} is {view.updates!r}, {taken[view.updates]}; give it another one."
-            )
-        taken[view.updates] = f"that of {what}"
+        what, topic = f"StreamFeatureView {view.name!r}", view.updates.topic
+        if topic in taken:
+            mistakes.append(f"{what}: {_TAG} is {topic!r}, {taken[topic]}; give it another one.")
+        taken[topic] = f"that of {what}"
     return mistakes

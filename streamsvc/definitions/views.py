@@ -13,7 +13,7 @@ from streamsvc.definitions.plan import (
     View,
 )
 from streamsvc.definitions.row_by_row import try_udf
-from streamsvc.definitions.updates import UPDATES, parse_updates
+from streamsvc.definitions.updates import UPDATES, UPDATES_PER, parse_updates
 from streamsvc.definitions.validate import (
     check_features,
     check_tags,
@@ -36,7 +36,7 @@ def compile_view(
     """
     what = f"StreamFeatureView {feast_view.name!r}"
     stream = feast_view.stream_source
-    wrong = check_tags(what, feast_view.tags, (UPDATES,))
+    wrong = check_tags(what, feast_view.tags, (UPDATES, UPDATES_PER))
     updates = parse_updates(what, feast_view.tags, wrong)
     if stream is None or not hasattr(stream, "kafka_options"):
         wrong.append(

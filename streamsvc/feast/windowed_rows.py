@@ -148,9 +148,8 @@ class _Rows:
             part = slice(low, low + _ROWS)
             n = len(since[part])
             nothing = {name: self._nothing(name, n) for name in self._spec.features}
-            yield Emission(
-                keys.take(np.arange(low, low + n)), nothing, since[part], np.full(n, _NEVER)
-            )
+            gone = np.full(n, _NEVER), np.ones(n, np.bool_)
+            yield Emission(keys.take(np.arange(low, low + n)), nothing, since[part], *gone)
 
     def _crowded(self, memory: int) -> bool:
         """Whether half of the entities would be better."""

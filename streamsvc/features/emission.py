@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamsvc.columns import I64, U8, BytesColumn, Column, NumericColumn
+from streamsvc.columns import I64, U8, Bools, BytesColumn, Column, NumericColumn
 from streamsvc.features.arrays import packed_keys
 from streamsvc.features.kernels.emit import Rows
 from streamsvc.features.kernels.program import TEXT_BITS
 from streamsvc.features.spec import WindowSpec
 
-__all__ = ["Emission", "emission_of", "empty_rows", "empty_texts", "feature_columns"]
+__all__ = ["Emission", "EventRows", "emission_of", "empty_rows", "empty_texts", "feature_columns"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Emission:
-    """Rows to write: n distinct keys, and their features sorted by name.
+    """Rows of n keys, and their features sorted by name.
 
     A row is f(key, t) for every `as_of` <= t < `valid_until` (int64 ms, shape (n,); 2^63 - 1 if
     nothing is left that could age).
@@ -27,9 +27,28 @@ class Emission:
     values: dict[str, Column]
     as_of: I64
     valid_until: I64
+    aged: Bools
+    """Whether something has left a window since the key's last row, here or in `EventRows`."""
 
     def __len__(self) -> int:
         return len(self.as_of)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventRows:
+    """A row for each of n events, as of the clock at that event, in the order of the events."""
+
+    rows: Emission
+    event: I64
+    """Which of the events that were given it is."""
+    partition: I64
+    """The event's own, as the next one."""
+    offset: I64
+    nbytes: int
+    """Memory of all of it."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 def empty_rows(spec: WindowSpec, n: int) -> Rows:
@@ -41,6 +60,7 @@ def empty_rows(spec: WindowSpec, n: int) -> Rows:
         valid_until=np.empty(n, np.int64),
         keys=np.empty(32 * n, np.uint8),
         key_end=np.empty(n, np.int64),
+        aged=np.empty(n, np.uint8),
         texts=empty_texts(spec, n),
     )
 
@@ -50,13 +70,14 @@ def empty_texts(spec: WindowSpec, n: int) -> U8:
     return np.empty(16 * n * sum(kind == "string" for kind in spec.types.values()), np.uint8)
 
 
-def emission_of(spec: WindowSpec, rows: Rows) -> Emission:
-    """Filled rows as columns."""
+def emission_of(spec: WindowSpec, rows: Rows, n: int) -> Emission:
+    """The first n rows, which are filled, as columns."""
     return Emission(
-        packed_keys(rows.keys, rows.key_end),
-        feature_columns(spec, rows.out, rows.valid, rows.texts),
-        rows.as_of,
-        rows.valid_until,
+        packed_keys(rows.keys, rows.key_end[:n]),
+        feature_columns(spec, rows.out[:, :n], rows.valid[:, :n], rows.texts),
+        rows.as_of[:n],
+        rows.valid_until[:n],
+        rows.aged[:n].view(np.bool_),
     )
 
 

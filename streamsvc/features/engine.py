@@ -18,15 +18,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from streamsvc.columns import I64, BytesColumn, Columns
 from streamsvc.features.arrays import key_arrays, longs
-from streamsvc.features.emission import Emission, emission_of, empty_rows
-from streamsvc.features.kernels.apply import enqueue_all, locate, update
+from streamsvc.features.emission import Emission, EventRows, emission_of, empty_rows
+from streamsvc.features.kernels.apply import Batch, enqueue_all, locate, update
+from streamsvc.features.kernels.each import ROWS, update_each
 from streamsvc.features.kernels.emit import Rows, emit_changed, emit_due, sweep
 from streamsvc.features.kernels.layout import (
     BUCKET_TOP,
@@ -115,25 +116,35 @@ class WindowState:
         Every key must be valid. Returns how many were outside every window at their clock (the
         greatest event time up to them, or what `advance` set); those change nothing.
         """
-        n = len(keys)
-        if n == 0:
-            return 0
         store = self._storage
-        self._next_due = None
         expired = int(store.state.meta[EXPIRED])
-        words, valid, texts = self.spec.words(columns, n)
-        times = longs(event_time)
-        clocks = longs(np.maximum(np.maximum.accumulate(times), self.clock_ms))
-        where = np.empty(n, np.int64)
-        locating = (*key_arrays(keys), times, clocks, where)
-        updating = (times, longs(partition), longs(offset), words, valid, texts, clocks, where)
-        for low in range(0, n, SLICE):
-            high = min(low + SLICE, n)
-            store.reserve(high - low)
-            store.complete(locate, low, high, *locating)
-            store.complete(update, low, high, *updating)
-        store.state.meta[CLOCK] = clocks[-1]
+        for low, high, batch in self._located(keys, event_time, partition, offset, columns):
+            store.complete(update, low, high, batch)
         return int(store.state.meta[EXPIRED]) - expired
+
+    def apply_each(
+        self, keys: BytesColumn, event_time: I64, partition: I64, offset: I64, columns: Columns
+    ) -> EventRows:
+        """As `apply`, with the row of every event that changes something as it was right after it.
+
+        What `emit` returns stays the same.
+        """
+        store, program, n = self._storage, self.spec.program, len(keys)
+        rows, event, done = empty_rows(self.spec, n), np.empty(n, np.int64), np.zeros(2, np.int64)
+        store.state.meta[TEXT_TOP] = 0
+        instants = len(program.hop) + 1
+        for low, high, batch in self._located(keys, event_time, partition, offset, columns):
+            store.reserve_instants((high - low) * instants)
+            at = low
+            while (
+                at := update_each(store.state, program, batch, rows, event, done, at, high)
+            ) < high:
+                if not self._grow(rows):
+                    store.grow_pool()
+        of = event[: int(done[ROWS])]
+        nbytes = sum(array.nbytes for array in rows) + 3 * of.nbytes
+        made = emission_of(self.spec, rows, len(of))
+        return EventRows(made, of, partition[of], offset[of], nbytes)
 
     def advance(self, clock_ms: int) -> None:
         """Move the clock forward; an earlier instant changes nothing."""
@@ -220,6 +231,31 @@ class WindowState:
         keys, tiles, expired = (int(meta[k]) for k in (N_KEYS, N_TILES, EXPIRED))
         return EngineStats(keys, tiles, self._storage.bytes, expired)
 
+    def _located(
+        self, keys: BytesColumn, event_time: I64, partition: I64, offset: I64, columns: Columns
+    ) -> Iterator[tuple[int, int, Batch]]:
+        """Slices [low, high) of all events, those that are given; the slice's keys have slots.
+
+        Moves the clock when the last slice is done.
+        """
+        n = len(keys)
+        if n == 0:
+            return
+        store = self._storage
+        self._next_due = None
+        times = longs(event_time)
+        clocks = longs(np.maximum(np.maximum.accumulate(times), self.clock_ms))
+        where = np.empty(n, np.int64)
+        locating = (*key_arrays(keys), times, clocks, where)
+        words, valid, texts = self.spec.words(columns, n)
+        batch = Batch(times, longs(partition), longs(offset), words, valid, texts, clocks, where)
+        for low in range(0, n, SLICE):
+            high = min(low + SLICE, n)
+            store.reserve(high - low)
+            store.complete(locate, low, high, *locating)
+            yield low, high, batch
+        store.state.meta[CLOCK] = clocks[-1]
+
     def _rows(
         self,
         step: Callable[[State, Program, Rows, int, int], int],
@@ -235,10 +271,16 @@ class WindowState:
             self._storage.reserve_instants(SLICE)
             st = self._storage.state
             row = step(st, self.spec.program, rows, row, min(row + SLICE, n))
-            if st.meta[NEED_KEY] > len(rows.keys):
-                rows.keys.resize(max(2 * len(rows.keys), int(st.meta[NEED_KEY])), refcheck=False)
-            grow_texts(rows.texts, st)
-        return emission_of(self.spec, rows)
+            self._grow(rows)
+        return emission_of(self.spec, rows, n)
+
+    def _grow(self, rows: Rows) -> bool:
+        """Room for the key or the text that a kernel stopped for; False if it did not."""
+        wanted = int(self._storage.state.meta[NEED_KEY])
+        if wanted <= len(rows.keys):
+            return grow_texts(rows.texts, self._storage.state)
+        rows.keys.resize(max(2 * len(rows.keys), wanted), refcheck=False)
+        return True
 
     def _take(self, slots: I64, *, everything: bool) -> TileBatch:
         due = self.next_due_ms

@@ -117,7 +117,7 @@ class Storage:
             refill_instants(st.instants, instants, st.buckets)
             self.state = st._replace(instants=instants)
 
-    def _grow_pool(self) -> None:
+    def grow_pool(self) -> None:
         """Room for the block that a kernel asked for."""
         st = self.state
         units = len(st.tags)
@@ -144,7 +144,7 @@ class Storage:
         """
         while (low := step(self.state, self._program, *arguments, low, high)) < high:
             if texts is None or not grow_texts(texts, self.state):
-                self._grow_pool()
+                self.grow_pool()
 
     def take_dirty(self) -> I64:
         """The slots that have something to persist; the list is empty afterwards."""

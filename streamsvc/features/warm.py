@@ -25,6 +25,7 @@ def warm() -> None:
     keys, at, zeros = strings(["key"]), np.array([1]), np.array([0])
     columns: dict[str, Column] = {"value": numeric([1.0]), "text": strings(["text"])}
     state.apply(keys, at, zeros, zeros, columns)
+    state.apply_each(keys, at, zeros, zeros, columns)
     state.emit()
     state.mark_all_changed()
     changed = state.take_changed_tiles()

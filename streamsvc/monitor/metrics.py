@@ -57,7 +57,7 @@ class FeatureMetrics:
         self.rows_refused = self._counter(
             "rows_refused", "Rows that the store refused because it held a later position", "view"
         )
-        self.updates = self._counter("updates", "Rows sent to the topic of updates", "view")
+        self.updates = self._counter("updates", "Records sent to the topic of updates", "view")
         self.store_refills = self._counter(
             "store_refills", "Times that all rows were written again to a store that had lost some"
         )

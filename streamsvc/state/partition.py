@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamsvc.columns import I64
 from streamsvc.definitions.plan import View
 from streamsvc.events.lateness import NO_WATERMARK
-from streamsvc.features.emission import Emission
+from streamsvc.features.emission import Emission, EventRows
 from streamsvc.features.engine import WindowState
 from streamsvc.features.rows import EntityRows
 from streamsvc.features.spec import WindowSpec
@@ -25,7 +26,7 @@ from streamsvc.state.source import Events, SourceClock
 from streamsvc.state.trimming import Trimming
 from streamsvc.store.refused import RefusedRows
 
-__all__ = ["Cut", "ViewPartition"]
+__all__ = ["Cut", "EventsOf", "ViewPartition"]
 
 AGEING_SLICE = 2_000
 """Rows aged in one flush: about a millisecond of store writes behind the fresh rows."""
@@ -36,6 +37,15 @@ ROUND_WORDS = 128
 these, which is twice what a commit takes in which hardly anything changed. While S words of
 state are written in whole, no more than `ROUND_SHARE` times S change: the log from the beginning of
 one round to the end of the next holds 2 * (1 + ROUND_SHARE) times the state."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventsOf:
+    """The row of each event of a part of the input log."""
+
+    of: EventRows
+    applied: I64
+    """An offset of the input log by each row, everything below which it contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,10 @@ class Cut:
     commit: Commit | None
     quiet: bool = False
     """The rows wait: there are none, and the marker is another incarnation's."""
+    events: tuple[EventsOf, ...] = ()
+    """What was applied since the last cut, where each event counts; before all rows."""
+    rows_untold: bool = False
+    """Rows say what `events` do not, and not only by what has left a window."""
 
 
 class ViewPartition:
@@ -78,6 +92,10 @@ class ViewPartition:
         """Not of the state, but of its log: for whoever hears of acknowledgements."""
         self.refused = RefusedRows()
         """Not of the state, but of its rows: for whoever writes them."""
+        self.each_event = False
+        """Not of the state either: somebody wants to know the row of each event."""
+        self._events: list[EventsOf] = []
+        self._rows_untold = False
         self.quiet = False
         """Rows wait, because those of an earlier incarnation are being served."""
         self._until: Mapping[int, int] = {}
@@ -129,7 +147,7 @@ class ViewPartition:
 
     def apply_events(self, events: Events, rows: EntityRows, now_ms: int, appended_ms: int) -> None:
         """A chunk of a source that declares its key; `rows` are those at or after `applied`."""
-        self._apply(rows)
+        self._apply(rows, rows.offset + 1)
         self._appended(appended_ms)
         self.applied = events.end
         self.watermark = events.watermark
@@ -144,7 +162,8 @@ class ViewPartition:
         for section in sections:
             if section.incarnation != self.incarnation:
                 continue
-            self._apply(self._unseen(section))
+            rows = self._unseen(section)
+            self._apply(rows, np.full(len(rows), self.applied))
             for span in section.spans:
                 self.vector[span.partition] = max(self.vector.get(span.partition, 0), span.end)
                 self._set_clock(SourceClock(span.clock_ms, span.clock_driven), now_ms)
@@ -160,9 +179,15 @@ class ViewPartition:
                 seen |= (rows.partition == span.partition) & (rows.offset < known)
         return rows.take(np.flatnonzero(~seen)) if seen.any() else rows
 
-    def _apply(self, rows: EntityRows) -> None:
-        if len(rows):
-            self.state.apply(rows.keys, rows.event_time, rows.partition, rows.offset, rows.columns)
+    def _apply(self, rows: EntityRows, applied: I64) -> None:
+        if not len(rows):
+            return
+        placed = rows.keys, rows.event_time, rows.partition, rows.offset, rows.columns
+        if self.quiet or not self.each_event:
+            self.state.apply(*placed)
+        else:
+            found = self.state.apply_each(*placed)
+            self._events.append(EventsOf(found, applied[found.event]))
 
     def _appended(self, ms: int) -> None:
         self._appended_ms = min(self._appended_ms or ms, ms)
@@ -175,6 +200,7 @@ class ViewPartition:
     def refill(self) -> None:
         """The store has lost rows: let the next cut hold all of them."""
         self.state.mark_all_changed()
+        self._rows_untold = True
 
     # --- taking over from an earlier incarnation -------------------------------------------
 
@@ -237,6 +263,16 @@ class ViewPartition:
 
     # --- taking out ------------------------------------------------------------------------
 
+    def tell(self, *, each_event: bool) -> None:
+        """From now on, whether somebody wants to know the row of each event."""
+        self._rows_untold |= each_event and not self.each_event
+        self.each_event = each_event
+
+    @property
+    def event_bytes(self) -> int:
+        """Memory of the rows of single events that the next cut has."""
+        return sum(each.of.nbytes for each in self._events)
+
     def cut(self, *, commit: bool) -> Cut:
         """Rows that changed or aged, and with `commit` the tiles behind them."""
         if self.quiet and self.ageing_due:
@@ -248,6 +284,8 @@ class ViewPartition:
         if self.ageing_due and not self.quiet:
             emissions.append(self.state.age(limit))
         self._flushed = self.applied
+        events, self._events = self._events, []
+        untold, self._rows_untold = self._rows_untold, False
         return Cut(
             partition=self.partition,
             incarnation=self.incarnation,
@@ -257,6 +295,8 @@ class ViewPartition:
             clock_ms=self.state.clock_ms,
             commit=self._commit() if commit else None,
             quiet=self.quiet,
+            events=tuple(events),
+            rows_untold=untold,
         )
 
     def _commit(self) -> Commit:

@@ -118,11 +118,12 @@ class RowLayout:
         self,
         values: Mapping[str, Column],
         incarnation: int,
-        offset: int,
+        offset: int | I64,
         as_of: I64,
         valid_until: I64,
     ) -> PackedRows:
-        """Rows of these values, all at (incarnation, offset); `as_of` and `valid_until` in ms.
+        """Rows of these values at (incarnation, offset), an offset for all or one for each;
+        `as_of` and `valid_until` in ms.
 
         Numbers are converted to the feature's type: Float32 loses precision as it would in Feast,
         a fraction that lands in an integer feature is cut off, and what does not fit the type is
@@ -131,9 +132,8 @@ class RowLayout:
         n = len(as_of)
         words = np.zeros((n, self._fixed_words), np.int64)
         header = words.view(np.uint8)
-        header[:, :12] = np.frombuffer(
-            incarnation.to_bytes(4, "big") + offset.to_bytes(8, "big"), np.uint8
-        )
+        header[:, :4] = np.frombuffer(incarnation.to_bytes(4, "big"), np.uint8)
+        header[:, 4:12] = np.asarray(offset, ">u8").reshape(-1, 1).view(np.uint8)
         sortable = (as_of.view(np.uint64) ^ np.uint64(1 << 63)).astype(">u8")
         header[:, 12:20] = sortable.view(np.uint8).reshape(n, 8)
         header[:, 20:24] = np.frombuffer(self.fingerprint.to_bytes(4, "little"), np.uint8)

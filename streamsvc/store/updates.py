@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamsvc.columns import BytesColumn, NumericColumn
+from streamsvc.columns import I64, BytesColumn, NumericColumn
 from streamsvc.definitions.plan import JoinKey
 from streamsvc.entity_keys import decode_entity_keys
-from streamsvc.record_text import constant, entity_texts, filled, members
+from streamsvc.record_text import Part, constant, entity_texts, filled, members
 from streamsvc.store.row import NEVER_MS, PackedRows, RowLayout
 
 __all__ = ["update_records"]
@@ -32,14 +32,19 @@ def update_records(
     layout: RowLayout,
     keys: BytesColumn,
     rows: PackedRows,
+    event: tuple[I64, I64] | None = None,
 ) -> tuple[BytesColumn, BytesColumn]:
     """Keys and values of a record for each row, as docs/updates.md has them.
 
     `layout` has packed the rows; the values are those that its readers will find, in its types.
+    Rows of single events have their partitions and offsets, too.
     """
     found = layout.read(rows)
     columns = decode_entity_keys(keys, [key.type for key in join_keys])
     entity = dict(zip((key.name for key in join_keys), columns, strict=True))
+    source: tuple[Part, ...] = ()
+    if event is not None:
+        source = b',"source":{"partition":', event[0], b',"offset":', event[1], b"}"
     return entity_texts(entity), filled(
         b'{"view":' + constant(view) + b',"entity":{',
         *members(entity),
@@ -53,5 +58,6 @@ def update_records(
         found.incarnation,
         b',"applied":',
         found.offset,
+        *source,
         b"}",
     )

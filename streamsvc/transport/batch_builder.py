@@ -16,10 +16,10 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
-import numba
 import numpy as np
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from streamsvc.byte_copy import copy_bytes, kernel
 from streamsvc.columns import I64, U8, Bools, BytesColumn, strings
 from streamsvc.transport.crc32c import checksum
 from streamsvc.transport.record_batch import HEADER_BYTES
@@ -157,7 +157,7 @@ def warm() -> None:
     batch._build()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _put_varint(out: U8, p: int, value: int) -> int:
     zigzag = np.uint64((value << 1) ^ (value >> 63))
     while zigzag >= np.uint64(0x80):
@@ -168,7 +168,7 @@ def _put_varint(out: U8, p: int, value: int) -> int:
     return p + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _varint_size(value: int) -> int:
     zigzag = np.uint64((value << 1) ^ (value >> 63))
     size = 1
@@ -178,16 +178,16 @@ def _varint_size(value: int) -> int:
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _put_bytes(out: U8, p: int, data: U8, start: int, end: int, valid: bool) -> int:
     if not valid:
         return _put_varint(out, p, -1)
     p = _put_varint(out, p, end - start)
-    out[p : p + end - start] = data[start:end]
+    copy_bytes(out, p, data, start, end - start)
     return p + end - start
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill(
     out: U8,
     p: int,
@@ -225,7 +225,7 @@ def _fill(
         p = _put_bytes(out, p, key_data, key_start[i], key_end[i], key_valid[i])
         p = _put_bytes(out, p, data, start[i], end[i], valid[i])
         if len(header_start):
-            out[p : p + headers] = header_data[header_start[i] : header_end[i]]
+            copy_bytes(out, p, header_data, header_start[i], headers)
         else:
             out[p] = 0
         p += headers

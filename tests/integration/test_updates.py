@@ -14,8 +14,10 @@ from confluent_kafka import Producer
 from support.one_value import CARDS, SHOPS, cards, feature_worker, rows_of, shops, values_of
 from support.scoring import PAYMENTS
 
+from streamsvc.agents import turns
+from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.update_sender import UpdateSender
-from streamsvc.definitions.plan import Plan
+from streamsvc.definitions.plan import Plan, Updates
 from streamsvc.state.partition import ViewPartition
 from streamsvc.store.client import connect
 from streamsvc.transport.admin import Admin, TopicSpec
@@ -31,7 +33,7 @@ START_MS = 1_700_000_000_000
 class World:
     """A view of its own partitions and one behind the shuffle, both with updates."""
 
-    def __init__(self, stack):
+    def __init__(self, stack, *, each_event=False):
         self.settings = stack.settings.model_copy(
             update={"key_groups": 2, "commit_interval_ms": 100, "topic_partitions": 2}
         )
@@ -39,7 +41,7 @@ class World:
         source = replace(PAYMENTS, topic=stack.unique("payments"))
         self.topics = {"cards": stack.unique("cards"), "shops": stack.unique("shops")}
         views = [
-            replace(each, updates=self.topics[each.name])
+            replace(each, updates=Updates(self.topics[each.name], each_event))
             for each in (cards(source=source), shops(source=source))
         ]
         self.plan = Plan(self.project, (source,), tuple(views), (), (), ())
@@ -116,7 +118,12 @@ class World:
             for i, entity in enumerate(entities):
                 partitions, told = zip(*updates[entity], strict=True)
                 assert len(set(partitions)) == 1
-                assert told[-1] == {
+                last = dict(told[-1])
+                if last.pop("source", None) is not None:
+                    # An event's record contains that event; its row may contain others' progress.
+                    assert last["applied"] <= rows.offset[i]
+                    last["applied"] = rows.offset[i]
+                assert last == {
                     "view": view,
                     "entity": {"card" if view == "cards" else "shop_id": entity},
                     "features": {"value": rows.values["value"].to_pylist()[i]},
@@ -127,10 +134,43 @@ class World:
                 }
         return found
 
+    async def events(self):
+        """(partition, offset) -> event."""
+        topic, found = self.plan.sources[0].topic, {}
+        async for chunk in read_to_end(self.settings, topic, dict.fromkeys(range(3), EARLIEST)):
+            for i in range(len(chunk)):
+                found[chunk.partition, chunk.first_offset + i] = orjson.loads(chunk.value(i))
+        return found
+
+    async def check_events(self):
+        """Each event has a record of what its entity was right after it, and all records of it say
+        the same."""
+        events = await self.events()
+        assert len(events) == self.count
+        for view, field in (("cards", "card"), ("shops", "shop_id")):
+            seen = {}
+            for entity, updates in (await self.updates(view)).items():
+                total = 0.0
+                for _, update in updates:
+                    if (source := update.get("source")) is None:
+                        continue
+                    at, value = (source["partition"], source["offset"]), update["features"]["value"]
+                    assert events[at][field] == entity
+                    if at not in seen:
+                        total += events[at]["amount"]
+                        seen[at] = total
+                    assert value == seen[at]
+            assert seen.keys() == events.keys()
+
 
 @pytest.fixture
 def world(stack):
     return World(stack)
+
+
+@pytest.fixture
+def each_event(stack):
+    return World(stack, each_event=True)
 
 
 @pytest.mark.timeout(180)
@@ -253,3 +293,70 @@ async def test_a_rebuilt_view_tells_all_its_rows_though_its_worker_dies(world, m
             for told in (await world.updates("cards")).values()
         } != {(2, 10.0)}:
             await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(180)
+async def test_each_event_is_told_and_nothing_else(each_event, monkeypatch):
+    # So little may wait that the worker has to stop taking events in, too.
+    monkeypatch.setattr(turns, "MAX_UNTOLD_BYTES", 2_000)
+    async with each_event.worker():
+        for n in (1, 100, 2_000):
+            each_event.produce(n)
+            await each_event.until_told()
+    await each_event.check_events()
+    for updates in (await each_event.check()).values():
+        assert all("source" in update for _, update in updates)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("how", ["not sent", "not acknowledged"])
+async def test_each_event_is_told_though_workers_die(each_event, monkeypatch, how):
+    told_nothing = asyncio.Event()
+
+    async def hangs(self):
+        if self.behind:
+            told_nothing.set()
+            await asyncio.Event().wait()
+
+    async def vanish(self):
+        while self._offered and self._offered[0].done():
+            if self._offered.popleft().result():
+                self._under_way.append(asyncio.get_running_loop().create_future())
+                told_nothing.set()
+
+    async with each_event.worker(crashes=True):
+        each_event.produce(300)
+        await each_event.until_told()
+        with monkeypatch.context() as patch:
+            patch.setattr(UpdateSender, "send", hangs if how == "not sent" else vanish)
+            each_event.produce(300)
+            await asyncio.wait_for(told_nothing.wait(), PATIENCE_S)
+    async with each_event.worker(), each_event.worker():
+        await each_event.until_told()
+        each_event.produce(300)
+        await each_event.until_told()
+    await each_event.check_events()
+    await each_event.check()
+
+
+@pytest.mark.timeout(180)
+async def test_who_asks_for_each_event_misses_nothing_of_before(world, monkeypatch):
+    each = [replace(v, updates=Updates(v.updates.topic, True)) for v in world.plan.views]
+    per_event = replace(world.plan, views=tuple(each))
+    async with world.worker() as worker:
+        world.produce(100)
+        await world.until_told()
+        with monkeypatch.context() as patch:
+            # Applied, and not cut yet.
+            patch.setattr(Flusher, "begin", lambda *args, **how: None)
+            world.produce(100)
+            async with asyncio.timeout(PATIENCE_S):
+                while not all(s.state.n_changed for _, s in worker._holdings.views.values()):
+                    await asyncio.sleep(0.01)
+            await worker.change(per_event)
+        await world.until_told()
+        before = sum(map(len, (await world.updates("shops")).values()))
+        world.produce(100)
+        await world.until_told()
+        assert sum(map(len, (await world.updates("shops")).values())) == before + 100
+        await world.check()

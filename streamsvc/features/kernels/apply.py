@@ -8,6 +8,8 @@ not depend on how the rows were cut into chunks.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from streamsvc.columns import I64, U8
@@ -41,10 +43,24 @@ from streamsvc.features.kernels.rings import (
 )
 from streamsvc.features.kernels.schedule import due_of, reschedule
 
-__all__ = ["enqueue_all", "locate", "update"]
+__all__ = ["Batch", "enqueue_all", "locate", "update"]
 
 AHEAD = 8
 """Rows between asking for a cache line and reading it."""
+
+
+class Batch(NamedTuple):
+    """n rows that are located: what came in, their clocks, and their slots."""
+
+    event_time: I64
+    partition: I64
+    offset: I64
+    words: I64
+    """(columns, n), as `valid`."""
+    valid: U8
+    texts: U8
+    clocks: I64
+    where: I64
 
 
 @kernel
@@ -139,20 +155,16 @@ def locate(
 def update(  # noqa: PLR0912
     st: State,
     pg: Program,
-    event_time: I64,
-    partition: I64,
-    offset: I64,
-    words: I64,
-    valid: U8,
-    texts: U8,
-    clocks: I64,
-    where: I64,
+    batch: Batch,
     low: int,
     high: int,
 ) -> int:
     """Add rows [low, high) to their tiles. Returns where to resume."""
     cx = bind(st, pg)
-    rows = bind_input(event_time, partition, offset, words, valid, texts)
+    event_time, clocks, where = batch.event_time, batch.clocks, batch.where
+    rows = bind_input(
+        event_time, batch.partition, batch.offset, batch.words, batch.valid, batch.texts
+    )
     groups = cx.groups
     tiles = np.empty(groups, np.int64)
     # The tile that held the last row, per group: most rows need no division.

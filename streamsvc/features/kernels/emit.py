@@ -1,6 +1,7 @@
-"""Rows out: changed keys in the order of their change, due keys in the order of their instants.
+"""Rows out: changed keys in the order of their change, due keys in the order of their instants; and
+while events come in, the row of each of them.
 
-Both kernels fill columns [row, stop) of the output arrays and return how far they came: less than
+All kernels fill columns [row, stop) of the output arrays and return how far they came: less than
 `stop` when nothing is left, or when key bytes or text do not fit (`meta[NEED_KEY]` or
 `meta[NEED_TEXT]` > 0: resume with a larger buffer).
 """
@@ -21,6 +22,7 @@ from streamsvc.features.kernels.layout import (
     BUCKET_WORDS,
     CHANGED,
     CLOCK,
+    FAR_PAST,
     FLAGS,
     HEAD,
     IN_QUEUE,
@@ -38,12 +40,15 @@ from streamsvc.features.kernels.layout import (
 from streamsvc.features.kernels.output import Output, bind_output
 from streamsvc.features.kernels.pointers import pointer
 from streamsvc.features.kernels.program import Program
-from streamsvc.features.kernels.schedule import earliest, reschedule
+from streamsvc.features.kernels.schedule import due_of, earliest, reschedule
 
-__all__ = ["Rows", "emit_changed", "emit_due", "sweep"]
+__all__ = ["NO_ROOM", "Rows", "Target", "bind_rows", "emit_changed", "emit_due", "put_row", "sweep"]
 
 AHEAD = 2
 """Rows between asking for a key's tiles and folding them."""
+
+NO_ROOM = FAR_PAST
+"""No instant at which anything is due."""
 
 
 class Rows(NamedTuple):
@@ -56,6 +61,8 @@ class Rows(NamedTuple):
     keys: U8
     key_end: I64
     """Key i ends here and starts where key i - 1 ends."""
+    aged: U8
+    """1 where something has left a window since the key's last row, of an event too; else 0."""
     texts: U8
 
 
@@ -68,10 +75,12 @@ class Target(NamedTuple):
     keys: U8
     keys_size: int
     key_end: I64
+    aged: U8
 
 
 @kernel
-def _bind_rows(rows: Rows) -> Target:
+def bind_rows(rows: Rows) -> Target:
+    """Pointers to the arrays."""
     return Target(
         bind_output(rows.out, rows.valid, rows.texts),
         pointer(rows.as_of),
@@ -79,13 +88,14 @@ def _bind_rows(rows: Rows) -> Target:
         pointer(rows.keys),
         len(rows.keys),
         pointer(rows.key_end),
+        pointer(rows.aged),
     )
 
 
 @kernel
 def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
     """Emit changed keys as of the clock."""
-    cx, target = bind(st, pg), _bind_rows(rows)
+    cx, target = bind(st, pg), bind_rows(rows)
     cx.meta[NEED_KEY] = cx.meta[NEED_TEXT] = 0
     while row < stop and cx.meta[QUEUE_LEN] > 0:
         head = cx.meta[QUEUE_HEAD]
@@ -108,7 +118,7 @@ def emit_changed(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int
 @kernel
 def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
     """Emit keys of which a tile has left a window since their last row."""
-    cx, target = bind(st, pg), _bind_rows(rows)
+    cx, target = bind(st, pg), bind_rows(rows)
     cx.meta[NEED_KEY] = cx.meta[NEED_TEXT] = 0
     while row < stop:
         bucket = earliest(cx) * BUCKET_WORDS
@@ -126,25 +136,39 @@ def emit_due(st: State, pg: Program, rows: Rows, row: int, stop: int) -> int:
 
 
 @inlined
-def _emit(cx: Context, slot: int, rows: Target, row: int) -> bool:
+def put_row(cx: Context, slot: int, clock: int, rows: Target, row: int) -> int:
+    """Write a key's row as of the clock; may be called again for the same row after `NO_ROOM`.
+
+    Returns when the key is due next, NEVER without tiles.
+    """
     s = slot * cx.width
     key_start = rows.key_end[row - 1] if row > 0 else 0
     length = key_length(cx, slot)
     if key_start + length > rows.keys_size:
         cx.meta[NEED_KEY] = key_start + length
-        return False
+        return NO_ROOM
     key, at = key_place(cx, slot)
     for k in range(length):
         rows.keys[key_start + k] = key[at + k]
     rows.key_end[row] = key_start + length
-    due = settle(cx, slot, cx.meta[CLOCK])
+    rows.aged[row] = due_of(cx, slot) <= clock
+    due = settle(cx, slot, clock)
     fold(cx, slot, rows.out, row)
     if cx.n_extras > 0 and not fold_extras(cx, slot, rows.out, row):
-        return False
+        return NO_ROOM
     rows.as_of[row] = cx.slots[s + AS_OF]
     # The exit of a lifetime is an instant, though one that never comes.
     rows.valid_until[row] = due if due < LIFETIME else NEVER
     reschedule(cx, slot, due)
+    return due
+
+
+@inlined
+def _emit(cx: Context, slot: int, rows: Target, row: int) -> bool:
+    s = slot * cx.width
+    due = put_row(cx, slot, cx.meta[CLOCK], rows, row)
+    if due == NO_ROOM:
+        return False
     if cx.slots[s + FLAGS] & CHANGED:
         cx.slots[s + FLAGS] &= ~CHANGED
         cx.meta[N_CHANGED] -= 1

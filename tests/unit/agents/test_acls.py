@@ -10,6 +10,7 @@ from support.scoring import plan as small_plan
 from streamsvc.agents.topic_acls import WORK, acls
 from streamsvc.agents.topic_plan import named_topics
 from streamsvc.cli.acl_lines import acl_lines, chosen_roles
+from streamsvc.definitions.plan import Updates
 from streamsvc.errors import ConfigurationError
 from streamsvc.settings import Settings
 from streamsvc.store.acls import rules
@@ -37,7 +38,7 @@ def test_a_feature_worker_reads_events_and_writes_state_but_makes_nothing():
 
 
 def test_whoever_computes_a_view_writes_its_updates():
-    views = (replace(PLAN.views[0], updates="spend.updates"), *PLAN.views[1:])
+    views = (replace(PLAN.views[0], updates=Updates("spend.updates")), *PLAN.views[1:])
     plan = replace(PLAN, views=views)
     assert allowed("features", plan)["topic", "spend.updates"] == {"Write"}
     assert allowed("operator", plan)["topic", "spend.updates"] >= {"Read", "Create"}

@@ -22,6 +22,7 @@ from streamsvc.definitions.plan import (
     JoinKey,
     Plan,
     ProtobufEncoding,
+    Updates,
 )
 from streamsvc.definitions.registry import FeastObjects, compile_plan, load_plan
 from streamsvc.definitions.start import starts_ahead
@@ -138,8 +139,10 @@ def test_a_declared_key_spares_the_shuffle() -> None:
 def test_updates_have_a_topic_of_their_own() -> None:
     plain, tagged = view(), view(tags={"streamsvc.updates": "spend.updates"})
     found = compile_(tagged).view("spend")
-    assert found.updates == "spend.updates"
+    assert found.updates == Updates("spend.updates")
     assert compile_(plain).view("spend").updates is None
+    per_event = {"streamsvc.updates": "spend.updates", "streamsvc.updates_per": "event"}
+    assert compile_(view(tags=per_event)).view("spend").updates == Updates("spend.updates", True)
     # Whoever follows a view does not make it another one.
     assert found.definition_hash == compile_(plain).view("spend").definition_hash
     other = view(name="other", tags={"streamsvc.updates": "spend.updates"})
@@ -338,6 +341,11 @@ def test_the_hash_follows_what_decides_a_value() -> None:
         ({"timestamp_field": "paid"}, "timestamp_field is 'paid', its source says 'at'"),
         ({"tags": {"streamsvc.key": "card"}}, "unknown tag 'streamsvc.key'"),
         ({"tags": {"streamsvc.updates": "a topic"}}, "which cannot be a topic's name"),
+        ({"tags": {"streamsvc.updates_per": "event"}}, "but no topic; add tag 'streamsvc.updates'"),
+        (
+            {"tags": {"streamsvc.updates": "u", "streamsvc.updates_per": "events"}},
+            "tag 'streamsvc.updates_per' is 'events'; did you mean 'event'?",
+        ),
         ({"tags": {"streamsvc.updates": ".."}}, "which cannot be a topic's name"),
         ({"tags": {"streamsvc.updates": "payments"}}, "the topic of KafkaSource 'payments'; give"),
         (

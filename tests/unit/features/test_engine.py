@@ -28,11 +28,15 @@ relaxed = settings(
 class Harness:
     """An engine beside the oracle, with the store its rows go to and the log its tiles go to."""
 
-    def __init__(self, aggregates: list[Any]) -> None:
+    def __init__(self, aggregates: list[Any], *, each: bool = False) -> None:
+        """With `each`, events are applied one row each."""
+        self.each = each
         self.spec = WindowSpec.of(aggregates, TYPES)
         self.state = WindowState(self.spec)
         self.oracle = Oracle(aggregates)
         self.store: dict[bytes, tuple[dict[str, Any], int, int]] = {}
+        self.told: dict[bytes, tuple[dict[str, Any], int, int]] = {}
+        """As `store`, of those that hear of each event, and of what has aged."""
         self.late: set[bytes] = set()
         self.log: list[bytes] = []
         self.round_at: int | None = 0
@@ -47,12 +51,42 @@ class Harness:
         self.feed(batch)
 
     def feed(self, batch: list[Any]) -> None:
+        if self.each:
+            self.feed_each(batch)
+            return
         clock = self.oracle.clock
         for e in batch:
             clock = max(clock, e.time)
             if e.time < clock:
                 self.late.add(e.key)
         assert self.state.apply(*as_columns(batch)) == self.oracle.add(batch)
+        assert self.state.clock_ms == self.oracle.clock
+
+    def feed_each(self, batch: list[Any]) -> None:
+        """The row of each event is f(k, t) from its `as_of` until just before its `valid_until`,
+        given the events up to it."""
+        found = self.state.apply_each(*as_columns(batch))
+        columns = {name: column.to_pylist() for name, column in found.rows.values.items()}
+        keys, row = found.rows.keys.to_bytes_list(), 0
+        for i, e in enumerate(batch):
+            expired = self.oracle.add([e])
+            clock = self.oracle.clock
+            if e.time < clock:
+                self.late.add(e.key)
+            if expired:
+                continue
+            assert (found.event[row], keys[row]) == (i, e.key)
+            assert (found.partition[row], found.offset[row]) == (e.partition, e.offset)
+            as_of, valid_until = int(found.rows.as_of[row]), int(found.rows.valid_until[row])
+            assert as_of <= clock < valid_until
+            assert valid_until == self.oracle.valid_until(e.key, clock)
+            values = {name: column[row] for name, column in columns.items()}
+            last = clock + 100 if valid_until == NEVER else valid_until - 1
+            for t in sorted({as_of, clock, last}):
+                assert self.oracle.differences(e.key, values, t) == []
+            self.told[e.key] = values, as_of, valid_until
+            row += 1
+        assert row == len(found)
         assert self.state.clock_ms == self.oracle.clock
 
     def advance(self, by: int) -> None:
@@ -80,6 +114,8 @@ class Harness:
             for t in sorted({as_of, clock, last}):
                 assert self.oracle.differences(key, row, t) == []
             self.store[key] = (row, as_of, valid_until)
+            if rows.aged[i]:
+                self.told[key] = self.store[key]
         return len(keys)
 
     def settle(self) -> None:
@@ -94,11 +130,15 @@ class Harness:
                 # Only if it never was inside a window while the engine knew.
                 assert all(v in (0, None) for v in self.oracle.row(e.key, clock).values())
                 continue
-            row, as_of, valid_until = self.store[e.key]
-            assert as_of <= clock < valid_until
-            assert self.oracle.differences(e.key, row, clock) == []
+            for row, as_of, valid_until in self.rows_of(e.key):
+                assert as_of <= clock < valid_until
+                assert self.oracle.differences(e.key, row, clock) == []
         due = self.state.next_due_ms
         assert due is None or due > clock
+
+    def rows_of(self, key: bytes) -> list[tuple[dict[str, Any], int, int]]:
+        """What whoever reads the store has, and whoever hears of each event."""
+        return [self.store[key], self.told[key]] if self.each else [self.store[key]]
 
     def commit(self, words: int = 1 << 40) -> None:
         """Changed tiles, and the next keys of a round; a whole round makes the log before it void.
@@ -174,11 +214,16 @@ steps = st.one_of(
 
 
 @relaxed
-@given(specs(), st.lists(steps, max_size=14), st.sampled_from([0, -10_000_003, 1_700_000_000_123]))
+@given(
+    specs(),
+    st.lists(steps, max_size=14),
+    st.sampled_from([0, -10_000_003, 1_700_000_000_123]),
+    st.booleans(),
+)
 def test_any_interleaving_equals_the_definition(
-    aggregates: list[Any], script: list[tuple[str, Any]], origin: int
+    aggregates: list[Any], script: list[tuple[str, Any]], origin: int, each: bool
 ) -> None:
-    harness = Harness(aggregates)
+    harness = Harness(aggregates, each=each)
     for step, argument in script:
         if step == "apply":
             harness.apply(argument, origin)
@@ -283,6 +328,26 @@ def test_how_events_are_cut_into_chunks_changes_nothing(
     )
     assert rows_of(whole.emit()) == rows_of(pieces.emit())
     assert whole.next_due_ms == pieces.next_due_ms
+
+
+@relaxed
+@given(specs(), event_lists(max_size=30), event_lists(max_size=30))
+def test_a_row_for_each_event_leaves_the_same_state(
+    aggregates: list[Any], events: list[Any], more: list[Any]
+) -> None:
+    spec = WindowSpec.of(aggregates, TYPES)
+    plain, each = WindowState(spec), WindowState(spec)
+    for part in (placed(events, 1_000, 0), placed(more, 1_050, len(events))):
+        expired = plain.apply(*as_columns(part))
+        assert len(each.apply_each(*as_columns(part))) == len(part) - expired
+        assert plain.stats().expired == each.stats().expired
+    assert plain.n_changed == each.n_changed
+    assert rows_of(plain.emit()) == rows_of(each.emit())
+    # What has left every window goes sooner where there was a row to make.
+    assert rows_of(plain.age()) == rows_of(each.age())
+    assert canonical(spec, plain.take_changed_tiles()) == canonical(spec, each.take_changed_tiles())
+    assert canonical(spec, plain.snapshot()) == canonical(spec, each.snapshot())
+    assert plain.next_due_ms == each.next_due_ms
 
 
 @relaxed

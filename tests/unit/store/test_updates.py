@@ -56,16 +56,19 @@ def test_records_say_what_the_rows_do(
 
     cards, shops = each(st.text(max_size=9)), each(I64)
     as_of, until = each(I64), each(I64 | st.just(NEVER_MS))
+    applied = each(st.integers(0, 2**62))
+    event = (each(I64), each(I64)) if data.draw(st.booleans()) else None
+    placed = None if event is None else tuple(np.array(part, np.int64) for part in event)
     layout = RowLayout(types)
     packed = layout.pack(
         {name: column(kind, [row[name] for row in rows]) for name, kind in types.items()},
         3,
-        2**40,
+        np.array(applied, np.int64),
         np.array(as_of, np.int64),
         np.array(until, np.int64),
     )
     keys = encode_entity_keys([strings(cards), numeric(np.array(shops, np.int64))])
-    names, values = update_records(view, JOIN_KEYS, layout, keys, packed)
+    names, values = update_records(view, JOIN_KEYS, layout, keys, packed, placed)
     assert names.to_bytes_list() == [
         f"{card}|{shop}".encode() for card, shop in zip(cards, shops, strict=True)
     ]
@@ -77,8 +80,8 @@ def test_records_say_what_the_rows_do(
             "as_of_ms": as_of[i],
             "valid_until_ms": None if until[i] == NEVER_MS else until[i],
             "incarnation": 3,
-            "applied": 2**40,
-        }
+            "applied": applied[i],
+        } | ({} if event is None else {"source": {"partition": event[0][i], "offset": event[1][i]}})
 
 
 def _told(kind: str, value: Any) -> Any:
