@@ -41,6 +41,8 @@ from streamsvc.state.shuffle import Section, Span
 from streamsvc.state.topics import LOG_CONFIG
 from streamsvc.state.trimming import Trimming
 from streamsvc.transport.admin import Admin, TopicSpec
+from streamsvc.transport.columnar_fetch import install
+from streamsvc.transport.process import tune_process
 from streamsvc.transport.producer import BatchProducer
 from streamsvc.transport.reader import EARLIEST, read_to_end
 
@@ -109,7 +111,10 @@ async def fill(
 async def restore(settings: Settings, topic: str) -> dict[str, float]:
     from streamsvc.features.warm import warm
 
+    # As a worker is by the time that it is given partitions.
     warm()
+    install()
+    tune_process()
     producer = BatchProducer(settings)
     await producer.start()
     begins = Admin(settings).start_offsets(topic)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import gc
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
@@ -29,10 +28,10 @@ from streamsvc.transport.faust_transport import ResumeHook, Transport
 from streamsvc.transport.kafka_config import broker_urls, faust_credentials
 from streamsvc.transport.kafka_faults import forbidden
 from streamsvc.transport.outbox import Outbox
+from streamsvc.transport.process import tune_process
 
 __all__ = ["StreamApp", "create_app", "run", "serve"]
 
-SWITCH_INTERVAL_S = 0.0005
 COMMIT_INTERVAL_S = 0.2  # a worker that is killed repeats at most what it read in this time
 METADATA_MAX_AGE_MS = 5_000
 MAX_PARTITION_FETCH_BYTES = 4 << 20
@@ -142,12 +141,7 @@ async def serve(app: Any, stop: asyncio.Event | None = None) -> None:
     Faust's own worker would take over logging, signals and the exit code. Raises what crashed the
     app: StreamsvcErrors as they are, anything else as UnavailableError.
     """
-    # Threads hand a chunk to one another, and each waits this long for one that computes:
-    # with Python's 5 ms a quiet round through the feature worker took 52 ms, with this 38.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    # What is loaded by now stays: a full collection would walk all of it for a tenth of a second.
-    gc.collect()
-    gc.freeze()
+    tune_process()
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
