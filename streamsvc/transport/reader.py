@@ -42,8 +42,11 @@ async def read_to_end(
         return  # a consumer that was assigned nothing cannot be stopped
     consumer = _consumer(settings, Columnar())
     try:
+        # The start then waits to hear of the topic: a consumer that is asked about one that it does
+        # not know fails, and asks again a tenth of a second later.
+        consumer.assign([TopicPartition(topic, partition) for partition in starts])
         await consumer.start()
-        ends = await _assign(consumer, topic, starts)
+        ends = await _seek(consumer, topic, starts)
         while ends:
             fetched = await consumer.getmany(timeout_ms=1_000)
             for tp, chunks in fetched.items():
@@ -123,16 +126,14 @@ def _consumer(settings: Settings, chunks: Columnar) -> AIOKafkaConsumer:
     )
 
 
-async def _assign(
+async def _seek(
     consumer: AIOKafkaConsumer, topic: str, starts: Mapping[int, int]
 ) -> dict[TopicPartition, int]:
-    """Seeks the partitions that have something to read; returns where they end."""
+    """Goes to where to read from; returns where the partitions end that have something to read."""
     tps = [TopicPartition(topic, partition) for partition in starts]
-    if not tps:
-        return {}
     first = await consumer.beginning_offsets(tps)
     ends = await consumer.end_offsets(tps)
-    positions = {}
+    unread = {}
     for tp in tps:
         start = starts[tp.partition]
         if start > ends[tp]:
@@ -141,11 +142,13 @@ async def _assign(
                 "left: the topic was made anew or lost its end. Rebuild the state that was made "
                 "from it."
             )
-        positions[tp] = max(start, first[tp])
-    unread = {tp: end for tp, end in ends.items() if positions[tp] < end}
-    consumer.assign(list(unread))
-    for tp in unread:
-        consumer.seek(tp, positions[tp])
+        position = max(start, first[tp])
+        # Those with nothing to read too: one that is nowhere is an error for all.
+        consumer.seek(tp, position)
+        if position < ends[tp]:
+            unread[tp] = ends[tp]
+        else:
+            consumer.pause(tp)
     return unread
 
 
