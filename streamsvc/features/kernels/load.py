@@ -93,19 +93,12 @@ def load(  # noqa: PLR0912
     tags = np.empty(high - low, np.int64)
     for key in range(low, high):
         tags[key - low] = tag_of(raw, key_start[key], key_end[key])
-        prefetch(cx.table, tags[key - low] & cx.table_mask)
     # The last tile that was loaded, per group: most need no division.
     number = np.zeros(cx.groups, np.int64)
     begin = np.zeros(cx.groups, np.int64)
     for key in range(low, high):
         start, end = key_start[key], key_end[key]
-        if key + 2 * AHEAD < high:
-            expect_slot(cx, max(likely_slot(cx, tags[key + 2 * AHEAD - low]), 0))
-        if key + AHEAD < high:
-            expected = max(likely_slot(cx, tags[key + AHEAD - low]), 0)
-            expect_key(cx, expected)
-            expect_ends(cx, expected)
-            expect_links(cx, expected)
+        _expect(cx, tags, key - low)
         tag = tags[key - low]
         slot = find_key(cx, tag, raw, start, end)
         if slot < 0:
@@ -147,6 +140,24 @@ def load(  # noqa: PLR0912
         if due == NEVER:
             forget_key(cx, slot)
     return high
+
+
+@inlined
+def _expect(cx: Context, tags: I64, i: int) -> None:
+    """Ask for what the keys after key i will be looked for in, each step some keys before the next.
+
+    Not for the places of a whole slice in the index beforehand: most would have left the cache
+    again by their turn.
+    """
+    if i + 4 * AHEAD < len(tags):
+        prefetch(cx.table, tags[i + 4 * AHEAD] & cx.table_mask)
+    if i + 2 * AHEAD < len(tags):
+        expect_slot(cx, max(likely_slot(cx, tags[i + 2 * AHEAD]), 0))
+    if i + AHEAD < len(tags):
+        expected = max(likely_slot(cx, tags[i + AHEAD]), 0)
+        expect_key(cx, expected)
+        expect_ends(cx, expected)
+        expect_links(cx, expected)
 
 
 @inlined
