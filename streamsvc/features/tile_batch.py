@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import mul
 
@@ -16,7 +16,8 @@ from streamsvc.features.kernels.layout import State
 from streamsvc.features.kernels.load import Inputs, reckon
 from streamsvc.features.kernels.persist import Tiles
 from streamsvc.features.kernels.serial import check_payloads
-from streamsvc.features.narrow import WIDTHS, narrow, widen
+from streamsvc.features.kernels.widths import ends_of
+from streamsvc.features.narrow import WIDTHS, by_width, narrow, widen
 from streamsvc.features.spec import WindowSpec
 
 __all__ = ["TileBatch", "arrays_of", "batch_of", "empty_tiles"]
@@ -83,12 +84,11 @@ class TileBatch:
             *lows,
         )
         words = np.ascontiguousarray(self.words, "<i8").tobytes()
-        return b"".join((header, words, *(stored[i] for i in _by_width(widths)), key_bytes))
+        return b"".join((header, words, *(stored[i] for i in by_width(widths)), key_bytes))
 
     @classmethod
     def from_bytes(cls, raw: bytes | memoryview) -> TileBatch:
-        """What `to_bytes` wrote; words and keys are views of it. Raises IntegrityError for anything
-        else."""
+        """What `to_bytes` wrote; words and keys are views of it. Raises IntegrityError if not."""
         if len(raw) < _HEADER.size or raw[:4] != _MAGIC:
             raise IntegrityError("not a tile batch: was it written by another version?")
         _, paid, widths, k, key_bytes, n, words, aged_ms, *lows = _HEADER.unpack_from(raw)
@@ -97,15 +97,12 @@ class TileBatch:
         # Where all numbers are the same there is nothing else that bounds how many there are.
         if len(raw) != total or max(k, n) > total or not set(widths) <= set(WIDTHS):
             raise IntegrityError(f"a tile batch of {len(raw)} bytes is cut short or has a tail")
-        at, columns = _HEADER.size + 8 * words, [_NOTHING] * len(counts)
-        for i in _by_width(widths):
-            columns[i] = widen(raw, at, counts[i], lows[i], widths[i])
-            at += counts[i] * widths[i]
-        lengths, as_of, tiles, group, start, payload = columns
-        if (lengths < 0).any() or lengths.sum() != key_bytes:
+        at, key_end = _HEADER.size + 8 * words, np.empty(k, np.int64)
+        lengths, as_of, tiles, group, start, payload = widen(raw, at, counts, lows, widths)
+        if not ends_of(read_only(lengths), key_bytes, key_end):
             raise IntegrityError("a tile batch is cut short: its keys are not as long as it says")
         return cls(
-            packed_keys(np.frombuffer(raw, np.uint8, key_bytes, at), np.cumsum(lengths)),
+            packed_keys(np.frombuffer(raw, np.uint8, key_bytes, total - key_bytes), key_end),
             as_of,
             tiles,
             group.astype(np.uint8),
@@ -187,11 +184,6 @@ class TileBatch:
             None if self.payload is None else self.payload[first:stop],
             self.aged_ms,
         )
-
-
-def _by_width(widths: Iterable[int]) -> list[int]:
-    """In which order columns of these widths are stored: so each lies on a boundary of its own."""
-    return [i for i, _ in sorted(enumerate(widths), key=lambda found: -found[1])]
 
 
 def _pieces(column: BytesColumn) -> list[U8]:
