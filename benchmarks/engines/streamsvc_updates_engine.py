@@ -21,9 +21,6 @@ from streamsvc.transport.kafka_config import librdkafka_config
 
 __all__ = ["StreamsvcEach", "StreamsvcUpdates"]
 
-CHECKED_EVERY = 20
-"""Of one user in so many all records are compared."""
-
 
 @dataclass(frozen=True)
 class StreamsvcUpdates(StreamsvcEngine):
@@ -31,6 +28,8 @@ class StreamsvcUpdates(StreamsvcEngine):
 
     form: ClassVar[str] = "rows"
     per: ClassVar[str] = "row"
+    checked_every: ClassVar[int] = 20
+    """Of one user in so many all records are compared."""
 
     def prepare(self, run: Run) -> Launch:
         run.admin.ensure([TopicSpec(run.output, PARTITIONS)])
@@ -66,7 +65,7 @@ class StreamsvcUpdates(StreamsvcEngine):
             records += 1
             if (source := update.get("source")) is not None:
                 sources.append(source["partition"] << 44 | source["offset"])
-            if user % CHECKED_EVERY == 0:
+            if user % self.checked_every == 0:
                 users.append(user)
                 told.append(update)
         everybody = np.unique(payments.users)
@@ -92,6 +91,7 @@ class StreamsvcEach(StreamsvcUpdates):
 
     form: ClassVar[str] = "events"
     per: ClassVar[str] = "event"
+    checked_every: ClassVar[int] = 100
 
     def check_sources(self, payments: Payments, sources: np.ndarray) -> None:
         assert len(sources) == len(payments), f"{len(sources):,} records of {len(payments):,}"
