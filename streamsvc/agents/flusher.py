@@ -53,15 +53,17 @@ class Flush:
     written: Future[list[Send]]
     """Done when rows and markers are in the store; raises UnavailableError. What is to be published
     of them then."""
+    publishes: bool
+    """Whether `Flusher.publish` is to be called once it is written."""
     commits: bool
-    """Whether `Flusher.commit` is to be called once it is written."""
+    """Whether `Flusher.commit` is to be called after that."""
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to be done or said about it."""
-        if self.commits or not self.written.done() or self.written.exception() is not None:
+        if self.commits or self.publishes or not self.written.done():
             return False
-        return not self.written.result()
+        return self.written.exception() is None
 
 
 class Flusher:
@@ -103,13 +105,14 @@ class Flusher:
         *,
         taken: bool,
         idle: bool,
+        full: bool = False,
     ) -> Flush | None:
         """Cut what is to be written and start writing it; None if nothing is, or one is under way,
         or not yet published.
 
         On the engine thread, where nothing else touches the state. `taken` says that something was
         read since the last call, so that others may be waiting to hear how far we are; `idle` that
-        nothing was read just now.
+        nothing was read just now, `full` that nothing will be before something is written.
         """
         if self._updates.behind or (self._writing is not None and not self._writing.done()):
             return None
@@ -117,9 +120,9 @@ class Flusher:
         # While records come in, it does not get in the way of the rows that they are about to make.
         refresh = now_ms >= self._markers_at + IDLE_MARKER_MS * (1 if idle else 3)
         commit = not self._committing and now_ms >= self._commit_at
-        if self._promising.lost:
-            refresh = True
-        if not (taken or refresh) or (now_ms < self._flush_at and not self._promising.lost):
+        urgent = self._promising.lost or full
+        refresh |= self._promising.lost
+        if not (taken or refresh or full) or (now_ms < self._flush_at and not urgent):
             return None
         if refresh:
             self._markers_at = now_ms
@@ -189,9 +192,10 @@ class Flusher:
             self._writing = _called(self._write, prepared, positions)
         else:
             self._writing = self._network.submit(self._write, prepared, positions)
-        if any(each.n_rows and each.running.view.updates is not None for each in prepared):
+        publishes = any(each.n_rows and each.running.view.updates for each in prepared)
+        if publishes:
             self._updates.offer(self._writing)
-        return Flush(prepared, self._writing, commit)
+        return Flush(prepared, self._writing, publishes, commit)
 
     def _write(
         self, prepared: list[Prepared], positions: Mapping[tuple[str, int], ReadPosition]

@@ -71,12 +71,13 @@ class Prepared:
         cut = self.cut
         for events in cut.events:
             found, event = events.of.rows, (events.of.partition, events.of.offset)
-            made = self.running.layout.pack(
+            packed = self.running.layout.pack(
                 found.values, cut.incarnation, events.applied, found.as_of, found.valid_until
             )
-            yield found.keys, made, event
+            yield found.keys, packed, event
         # Behind these lies what the store had refused, which was told with its events.
-        for emission, (_, keys, rows) in zip(cut.emissions, self.rows, strict=False):
+        made = self.rows[: len(cut.emissions)]
+        for emission, (_, keys, rows) in zip(cut.emissions, made, strict=True):
             told = np.flatnonzero(emission.aged | cut.rows_untold)
             if len(told):
                 yield keys.take(told), rows.take(told), None

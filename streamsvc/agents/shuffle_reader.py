@@ -49,7 +49,7 @@ def _apply(
 ) -> None:
     """Apply what each of these states has not seen of records of their key group up to `end`."""
     records = [
-        (offset, decode_shuffle(unpack_block(value)))
+        (offset, decode_shuffle(unpack_block(value), offset))
         for offset, value in values
         if value is not None
     ]

@@ -25,7 +25,7 @@ __all__ = ["Turns"]
 
 
 MAX_UNTOLD_BYTES = 64 << 20
-"""Of rows of single events that wait to be told; with more nothing is taken in until they are.
+"""Of rows of single events that wait for a flush; with more nothing is taken in before it begins.
 Rows of entities need no such limit: there is one each, however many events come in."""
 
 
@@ -37,7 +37,7 @@ class _Turn:
     cycles: list[tuple[ShuffleSender, Cycle]]
     flush: Flush | None
     full: bool
-    """Whether too much waits to be told."""
+    """Whether too much waits for a flush."""
 
 
 class Turns:
@@ -146,13 +146,14 @@ class Turns:
         cycles = [(sender, sender.encode(offers)) for sender, offers in senders]
         new = {d.chunk.topic for d, t in zip(deliveries, taken, strict=True) if t is Taken.NEW}
         self._untold = self._untold or heard or not all(map(self._comes_back, new))
+        partitions = self._partitions()
+        full = sum(state.event_bytes for _, state in partitions) > MAX_UNTOLD_BYTES
         flush = self._flusher.begin(
-            self._partitions(), now_ms, taken=self._untold, idle=not deliveries
+            partitions, now_ms, taken=self._untold, idle=not deliveries, full=full
         )
         if flush is not None:
             self._untold = False
-        full = sum(state.event_bytes for _, state in self._partitions()) > MAX_UNTOLD_BYTES
-        return _Turn(applied, cycles, flush, full)
+        return _Turn(applied, cycles, flush, full and flush is None)
 
     async def _after(self, acknowledged: Awaitable[list[Echo]]) -> None:
         self._echoes += await acknowledged

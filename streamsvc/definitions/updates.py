@@ -17,7 +17,8 @@ __all__ = ["UPDATES", "UPDATES_PER", "check_updates", "parse_updates"]
 
 UPDATES: Final = "updates"
 UPDATES_PER: Final = "updates_per"
-_ROW, _EVENT = _PER = ("row", "event")
+_EVENT = "event"
+_PER = ("row", _EVENT)
 _TAG: Final = f"tag '{TAG_PREFIX}{UPDATES}'"
 _TAG_PER: Final = f"tag '{TAG_PREFIX}{UPDATES_PER}'"
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")

@@ -67,6 +67,10 @@ class EngineStats:
     expired: int
 
 
+PIECE_BYTES = 8_192
+"""What the objects around the arrays of `EventRows` take, about."""
+
+
 class WindowState:
     """Tiles of many keys, their values, and when they change. Calls must not overlap.
 
@@ -142,7 +146,7 @@ class WindowState:
                 if not self._grow(rows):
                     store.grow_pool()
         of = event[: int(done[ROWS])]
-        nbytes = sum(array.nbytes for array in rows) + 3 * of.nbytes
+        nbytes = PIECE_BYTES + sum(array.nbytes for array in rows) + 3 * of.nbytes
         made = emission_of(self.spec, rows, len(of))
         return EventRows(made, of, partition[of], offset[of], nbytes)
 
@@ -275,7 +279,7 @@ class WindowState:
         return emission_of(self.spec, rows, n)
 
     def _grow(self, rows: Rows) -> bool:
-        """Room for the key or the text that a kernel stopped for; False if it did not."""
+        """Room for the key or the text that a kernel stopped for, if it did; whether it did."""
         wanted = int(self._storage.state.meta[NEED_KEY])
         if wanted <= len(rows.keys):
             return grow_texts(rows.texts, self._storage.state)

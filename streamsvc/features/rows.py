@@ -128,14 +128,19 @@ def _transformed(
                 continue
             half = len(part) // 2
             pending += [part[half:], part[:half]]
-    if len(pieces) == 1:
-        return pieces[0][0], dict(pieces[0][1])
-    return _joined(pieces, wanted)
+    kept, chosen = _joined(pieces, wanted)
+    if len(kept) and (np.diff(kept) < 0).any():
+        # What an entity is after each event depends on their order, which a udf may change.
+        order = np.argsort(kept, kind="stable")
+        return kept[order], {name: column.take(order) for name, column in chosen.items()}
+    return kept, chosen
 
 
 def _joined(
     pieces: list[tuple[I64, Mapping[str, Column]]], wanted: Mapping[str, FieldType]
 ) -> tuple[I64, dict[str, Column]]:
+    if len(pieces) == 1:
+        return pieces[0][0], dict(pieces[0][1])
     empty = np.empty(0, np.int64)
     rows = np.concatenate([p[0] for p in pieces]) if pieces else empty
     return rows, {

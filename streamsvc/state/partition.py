@@ -163,7 +163,8 @@ class ViewPartition:
             if section.incarnation != self.incarnation:
                 continue
             rows = self._unseen(section)
-            self._apply(rows, np.full(len(rows), self.applied))
+            # The record's, and not ours: how the log was cut into fetches must not show.
+            self._apply(rows, np.full(len(rows), section.offset))
             for span in section.spans:
                 self.vector[span.partition] = max(self.vector.get(span.partition, 0), span.end)
                 self._set_clock(SourceClock(span.clock_ms, span.clock_driven), now_ms)
@@ -187,7 +188,8 @@ class ViewPartition:
             self.state.apply(*placed)
         else:
             found = self.state.apply_each(*placed)
-            self._events.append(EventsOf(found, applied[found.event]))
+            if len(found):
+                self._events.append(EventsOf(found, applied[found.event]))
 
     def _appended(self, ms: int) -> None:
         self._appended_ms = min(self._appended_ms or ms, ms)

@@ -70,6 +70,8 @@ class Section:
     incarnation: int
     spans: tuple[Span, ...]
     rows: EntityRows
+    offset: int = 0
+    """Of the record that it was read from, in its key group."""
 
 
 def encode_shuffle(sections: Sequence[Section], groups: int) -> list[bytes]:
@@ -84,14 +86,15 @@ def encode_shuffle(sections: Sequence[Section], groups: int) -> list[bytes]:
     return [pack_block("rows", {"sections": head}, found) for found in arrays]
 
 
-def decode_shuffle(block: Block) -> list[Section]:
-    """The sections of one record; without rows all columns are empty."""
+def decode_shuffle(block: Block, offset: int = 0) -> list[Section]:
+    """The sections of the record at this offset; without rows all columns are empty."""
     return [
         Section(
             view,
             incarnation,
             tuple(Span(*span) for span in spans),
             _from_arrays(block.arrays, f"{number}/"),
+            offset,
         )
         for number, (view, incarnation, spans) in enumerate(block.meta["sections"])
     ]

@@ -17,7 +17,7 @@ from support.scoring import PAYMENTS
 from streamsvc.agents import turns
 from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.update_sender import UpdateSender
-from streamsvc.definitions.plan import Plan, Updates
+from streamsvc.definitions.plan import Aggregate, Plan, Updates
 from streamsvc.state.partition import ViewPartition
 from streamsvc.store.client import connect
 from streamsvc.transport.admin import Admin, TopicSpec
@@ -299,10 +299,19 @@ async def test_a_rebuilt_view_tells_all_its_rows_though_its_worker_dies(world, m
 async def test_each_event_is_told_and_nothing_else(each_event, monkeypatch):
     # So little may wait that the worker has to stop taking events in, too.
     monkeypatch.setattr(turns, "MAX_UNTOLD_BYTES", 2_000)
+    begin, closed = Flusher.begin, []
+
+    def watched(flusher, *args, full, **how):
+        found = begin(flusher, *args, full=full, **how)
+        closed.append(full and found is None)
+        return found
+
+    monkeypatch.setattr(Flusher, "begin", watched)
     async with each_event.worker():
         for n in (1, 100, 2_000):
             each_event.produce(n)
             await each_event.until_told()
+    assert any(closed)
     await each_event.check_events()
     for updates in (await each_event.check()).values():
         assert all("source" in update for _, update in updates)
@@ -360,3 +369,41 @@ async def test_who_asks_for_each_event_misses_nothing_of_before(world, monkeypat
         await world.until_told()
         assert sum(map(len, (await world.updates("shops")).values())) == before + 100
         await world.check()
+
+
+@pytest.mark.timeout(180)
+async def test_what_time_changes_is_told_beside_the_events(stack):
+    world = World(stack, each_event=True)
+    short = Aggregate("value", "amount", "sum", 1_000, 1_000)
+    views = tuple(
+        replace(v, aggregates=(short,), definition_hash=f"short {v.name}") for v in world.plan.views
+    )
+    world.plan = replace(world.plan, views=views)
+    async with world.worker(), asyncio.timeout(PATIENCE_S):
+        world.produce(50)
+        for view, paid in world.paid.items():
+            while True:
+                updates = await world.updates(view)
+                last = [told[-1][1] for told in updates.values()]
+                if len(last) == len(paid) and all("source" not in each for each in last):
+                    break
+                await asyncio.sleep(0.1)
+            # Without another event: a second has passed, and nothing is left of the sum.
+            assert {each["features"]["value"] for each in last} == {None}
+            events = [u["source"].values() for told in updates.values() for _, u in told if "source" in u]
+            assert len({tuple(place) for place in events}) == 50
+
+
+@pytest.mark.timeout(180)
+async def test_flushes_that_are_far_apart_do_not_hold_up_what_is_told(each_event, monkeypatch):
+    each_event.settings = each_event.settings.model_copy(update={"flush_interval_ms": 600_000})
+    monkeypatch.setattr(turns, "MAX_UNTOLD_BYTES", 20_000)
+    async with each_event.worker():
+        for _ in range(3):
+            each_event.produce(2_000)
+            async with asyncio.timeout(PATIENCE_S):
+                while sum(map(len, (await each_event.updates("cards")).values())) < (
+                    each_event.count - 1_000
+                ):
+                    await asyncio.sleep(0.1)
+    await each_event.check_events()

@@ -135,6 +135,10 @@ def locate(
                 # The row stands from that exit on only: before it, this event counted.
                 cx.slots[slot * cx.width + AS_OF] = exit_time
                 note_dirty(cx, slot)
+                if due_of(cx, slot) <= exit_time:
+                    # A restored state takes it that a row has let go what had left by `as_of`.
+                    # This one has not yet: it is written before what is noted here.
+                    _enqueue(cx, slot)
             continue
         if slot < 0:
             slot = insert_key(cx, tag, raw, start[i], end[i])

@@ -9,13 +9,13 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamsvc.definitions.plan import LIFETIME_MS
+from streamsvc.definitions.plan import LIFETIME_MS, Aggregate
 from streamsvc.features.emission import Emission
 from streamsvc.features.engine import WindowState
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.tile_batch import TileBatch
 
-from .oracle import NEVER, Oracle
+from .oracle import NEVER, Event, Oracle
 from .streams import TYPES, as_columns, event_lists, placed, specs
 
 relaxed = settings(
@@ -362,3 +362,60 @@ def test_mark_all_changed_emits_every_live_key_again(
     harness.state.mark_all_changed()
     assert harness.state.n_changed == keys
     assert harness.write(harness.state.emit()) == keys
+
+
+def test_a_late_event_does_not_swallow_what_a_key_has_yet_to_let_go() -> None:
+    """Outside of every window when it comes, of a key that is due and not aged yet; then a commit,
+    and a crash."""
+    nothing = {"price": None, "units": None, "rush": None, "shop": None}
+    harness = Harness(
+        [
+            Aggregate("short", "price", "count", 10, 1),
+            Aggregate("long", "price", "count", 60, 10),
+        ]
+    )
+    harness.apply([Event(b"k", 0, 0, 0, nothing)], 0)
+    harness.write(harness.state.emit())
+    harness.apply([Event(b"", 82, 0, 0, nothing), Event(b"k", 8, 0, 0, nothing)], 0)
+    assert harness.state.stats().expired == 1
+    harness.commit()
+    harness.restore()
+    harness.settle()
+
+
+def test_rows_of_many_events_find_room_by_and_by() -> None:
+    """Several slices; keys, texts and tiles outgrow what there is room for at first."""
+    aggregates = [
+        Aggregate("paid", "price", "sum", 40, 10),
+        Aggregate("where", "shop", "last", 40, 10),
+        Aggregate("most", "shop", "max", 60, 10),
+    ]
+    n, rng = 10_000, np.random.default_rng(1)
+    events = [
+        Event(
+            b"%d" % k + b"k" * (150 * (k % 3)),
+            1_000 + i // 20,
+            0,
+            i,
+            {"price": float(k), "shop": "s" * length, "units": None, "rush": None},
+        )
+        for i, (k, length) in enumerate(
+            zip(rng.integers(0, 300, n).tolist(), rng.integers(0, 90, n).tolist(), strict=True)
+        )
+    ]
+    spec = WindowSpec.of(aggregates, TYPES)
+    together, alone = WindowState(spec), WindowState(spec)
+    found = together.apply_each(*as_columns(events))
+    assert found.offset.tolist() == list(range(n))
+    values = [column.to_pylist() for column in found.rows.values.values()]
+    for i in range(n):
+        alone.apply(*as_columns(events[i : i + 1]))
+        row = alone.emit()
+        assert found.rows.keys.row(i) == row.keys.row(0) == events[i].key
+        assert [column[i] for column in values] == [
+            column.to_pylist()[0] for column in row.values.values()
+        ]
+        assert (found.rows.as_of[i], found.rows.valid_until[i]) == (
+            row.as_of[0],
+            row.valid_until[0],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -120,3 +121,19 @@ def test_chunks_without_rows(n):
     [(rows, rejects), _] = rows_together(VIEWS, [events(p, []) for p in range(n)])
     assert len(rows) == 0
     assert rejects == [[]] * n
+
+
+def test_rows_stay_in_the_order_of_their_events_whatever_a_udf_does():
+    turned = view("turned", lambda frame: frame.iloc[::-1], "amount")
+    records = [{"card": "a", "amount": float(i), "n": 13, "ts": 1_000 + i} for i in range(5)]
+    part = events(0, records)
+    rows, rejects = part.rows_for(turned, part.start)
+    assert not rejects
+    assert rows.offset.tolist() == sorted(rows.offset.tolist())
+    assert rows.columns["amount"].to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    # One that it refuses splits the chunk, and the halves stay in order as well.
+    both = view("both", lambda frame: positive_doubled(frame).iloc[::-1], "twice")
+    part = events(0, [{**record, "amount": 1.0, "n": 13 * (i == 2)} for i, record in enumerate(records)])
+    rows, rejects = part.rows_for(both, part.start)
+    assert [reject.row for reject in rejects] == [2]
+    assert np.diff(rows.offset).min() > 0

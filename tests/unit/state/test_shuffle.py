@@ -37,9 +37,8 @@ actions = st.lists(
 )
 
 
-@settings(deadline=None)  # the first example compiles the kernels
-@given(actions, st.lists(st.integers(1, 4), min_size=1))
-def test_each_row_is_applied_once(steps, chunking):
+def written(steps):
+    """What is in the log of each key group, and how far each source partition is."""
     logs: list[list[bytes]] = [[] for _ in range(GROUPS)]
     reached = [0, 0]
     senders = [[Sender(0, 0), Sender(0, 0)], [Sender(1, 0), Sender(1, 0)]]
@@ -50,17 +49,36 @@ def test_each_row_is_applied_once(steps, chunking):
         else:
             pair[action % 2].step(size, logs)
             reached[partition] = max(reached[partition], pair[action % 2].position)
+    return logs, reached
 
+
+def read(log, chunking, held):
+    """Applies a log to a state in chunks of these sizes; yields after each."""
+    position, step = 0, 0
+    while position < len(log):
+        taken = log[position : position + chunking[step % len(chunking)]]
+        part = [
+            section
+            for offset, record in enumerate(taken, position)
+            for section in decode_shuffle(unpack_block(record), offset)
+        ]
+        position, step = position + len(taken), step + 1
+        held.apply_shuffled(part, position, 0)
+        yield
+
+
+chunkings = st.lists(st.integers(1, 4), min_size=1)
+
+
+@settings(deadline=None)  # the first example compiles the kernels
+@given(actions, chunkings)
+def test_each_row_is_applied_once(steps, chunking):
+    logs, reached = written(steps)
     total: dict[bytes, tuple[int, float]] = {}
     for group, log in enumerate(logs):
         held = ViewPartition(VIEW, SPEC, group, 1)
-        position, step = 0, 0
-        while position < len(log):
-            size = chunking[step % len(chunking)]
-            taken = log[position : position + size]
-            part = [s for record in taken for s in decode_shuffle(unpack_block(record))]
-            position, step = position + len(taken), step + 1
-            held.apply_shuffled(part, position, 0)
+        for _ in read(log, chunking, held):
+            pass
         emission = held.state.emit()
         counts, sums = emission.values["n"].to_pylist(), emission.values["s"].to_pylist()
         for key, count, value in zip(emission.keys.to_bytes_list(), counts, sums, strict=True):
@@ -77,6 +95,29 @@ def test_each_row_is_applied_once(steps, chunking):
             count, value_sum = expected.get(key, (0, 0.0))
             expected[key] = (count + 1, value_sum + value)
     assert total == expected
+
+
+@settings(deadline=None)
+@given(actions, chunkings, chunkings)
+def test_an_events_row_names_the_record_it_came_with_however_the_log_is_read(steps, one, other):
+    logs, reached = written(steps)
+    told = []
+    for chunking in (one, other):
+        found: dict[tuple[int, int], tuple[int, int]] = {}
+        for group, log in enumerate(logs):
+            held = ViewPartition(VIEW, SPEC, group, 1)
+            held.each_event = True
+            for _ in read(log, chunking, held):
+                assert held.event_bytes > 0 or not held.state.n_changed
+                for each in held.cut(commit=False).events:
+                    places = zip(each.of.partition.tolist(), each.of.offset.tolist(), strict=True)
+                    for place, offset in zip(places, each.applied.tolist(), strict=True):
+                        assert place not in found
+                        found[place] = group, offset
+                assert held.event_bytes == 0
+        told.append(found)
+    assert told[0] == told[1]
+    assert len(told[0]) == sum(reached)
 
 
 def test_a_group_without_rows_still_learns_the_span():
