@@ -133,7 +133,9 @@ def test_rows_stay_in_the_order_of_their_events_whatever_a_udf_does():
     assert rows.columns["amount"].to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     # One that it refuses splits the chunk, and the halves stay in order as well.
     both = view("both", lambda frame: positive_doubled(frame).iloc[::-1], "twice")
-    part = events(0, [{**record, "amount": 1.0, "n": 13 * (i == 2)} for i, record in enumerate(records)])
+    part = events(
+        0, [{**record, "amount": 1.0, "n": 13 * (i == 2)} for i, record in enumerate(records)]
+    )
     rows, rejects = part.rows_for(both, part.start)
     assert [reject.row for reject in rejects] == [2]
     assert np.diff(rows.offset).min() > 0
