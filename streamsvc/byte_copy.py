@@ -3,15 +3,6 @@
 Records are made of some thirty pieces of ten bytes. Numba makes a loop of bytes of what looks like
 a copy, which takes six times as long as the processor's own way (0.77 and 0.13 us for a record of
 330 bytes).
-
->>> import numpy as np
->>> @kernel
-... def put(out, data):
-...     copy_bytes(out, 1, data, 2, 3)
->>> out = np.zeros(5, np.uint8)
->>> put(out, np.frombuffer(b"abcdef", np.uint8))
->>> out.tobytes()
-b'\\x00cde\\x00'
 """
 
 from __future__ import annotations

@@ -297,21 +297,22 @@ async def test_a_rebuilt_view_tells_all_its_rows_though_its_worker_dies(world, m
 
 @pytest.mark.timeout(180)
 async def test_each_event_is_told_and_nothing_else(each_event, monkeypatch):
-    # So little may wait that the worker has to stop taking events in, too.
+    # So little may wait that the worker has to stop taking events in, until the store has time.
     monkeypatch.setattr(turns, "MAX_UNTOLD_BYTES", 2_000)
-    begin, closed = Flusher.begin, []
+    begin, applied = Flusher.begin, []
 
-    def watched(flusher, *args, full, **how):
-        found = begin(flusher, *args, full=full, **how)
-        closed.append(full and found is None)
-        return found
+    def busy_at_first(flusher, partitions, *args, full, **how):
+        if full and len(applied) < 5:
+            applied.append([s.applied for v, s in partitions if v.view.name == "cards"])
+            return None
+        return begin(flusher, partitions, *args, full=full, **how)
 
-    monkeypatch.setattr(Flusher, "begin", watched)
+    monkeypatch.setattr(Flusher, "begin", busy_at_first)
     async with each_event.worker():
         for n in (1, 100, 2_000):
             each_event.produce(n)
             await each_event.until_told()
-    assert any(closed)
+    assert applied == 5 * applied[:1]
     await each_event.check_events()
     for updates in (await each_event.check()).values():
         assert all("source" in update for _, update in updates)
@@ -390,7 +391,9 @@ async def test_what_time_changes_is_told_beside_the_events(stack):
                 await asyncio.sleep(0.1)
             # Without another event: a second has passed, and nothing is left of the sum.
             assert {each["features"]["value"] for each in last} == {None}
-            events = [u["source"].values() for told in updates.values() for _, u in told if "source" in u]
+            events = [
+                u["source"].values() for told in updates.values() for _, u in told if "source" in u
+            ]
             assert len({tuple(place) for place in events}) == 50
 
 
