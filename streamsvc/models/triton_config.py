@@ -17,12 +17,6 @@ INPUT = "input__0"
 OUTPUT = "output__0"
 MAX_BATCH_SIZE = 32_768
 
-# A request may say how long it waits for its turn; Triton lets it say less than the default alone.
-QUEUE_POLICY = (
-    "default_queue_policy "
-    "{ timeout_action: REJECT default_timeout_microseconds: 60000000 allow_timeout_override: true }"
-)
-
 # Servers from 24.10 on; XGBoost from 2.1 on.
 FIL_TYPES = {
     "xgboost": "xgboost_ubj",
@@ -36,7 +30,8 @@ def python_config(model: str, versions: Sequence[int], *, nthread: int = 1) -> s
 
     Tensors are of any width, because versions of one model may differ in their features; each
     knows its own, and warms itself up. No response cache: streamed vectors hardly ever repeat, and
-    looking them up costs more.
+    looking them up costs more. No queue policy: with a default timeout Triton gives a batch only
+    to an instance that it has seen waiting, or looks again after half a second (decision 134).
     """
     return f"""\
 name: "{model}"
@@ -46,7 +41,7 @@ max_batch_size: {MAX_BATCH_SIZE}
 instance_group [{{ kind: KIND_CPU count: 1 }}]
 {_versions(versions)}
 parameters [{{ key: "nthread" value: {{ string_value: "{nthread}" }} }}]
-dynamic_batching {{ {QUEUE_POLICY} }}
+dynamic_batching {{ }}
 """
 
 
@@ -62,7 +57,7 @@ max_batch_size: {MAX_BATCH_SIZE}
 {_tensors(len(card.features), card.outputs)}
 instance_group [{{ kind: KIND_{card.instances.upper()} }}]
 {_versions(versions)}
-dynamic_batching {{ max_queue_delay_microseconds: 100 {QUEUE_POLICY} }}
+dynamic_batching {{ max_queue_delay_microseconds: 100 }}
 {_warm_up(len(card.features))}
 """
 

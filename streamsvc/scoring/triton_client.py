@@ -99,7 +99,7 @@ class TritonModel:
         """Scores of a batch. Raises UnavailableError for any reason that there are none."""
         end = asyncio.get_running_loop().time() + timeout_s
         parts = [
-            asyncio.ensure_future(self._infer(inputs[i : i + MAX_ROWS], end))
+            asyncio.ensure_future(self._infer(inputs[i : i + MAX_ROWS]))
             for i in range(0, len(inputs), MAX_ROWS)
         ]
         try:
@@ -165,14 +165,14 @@ class TritonModel:
             await asyncio.wait(self._under_way, timeout=_CLOSE_TIMEOUT_S)
         await self._client.close()
 
-    async def _infer(self, inputs: F32, end: float) -> F32:
+    async def _infer(self, inputs: F32) -> F32:
         from tritonclient.utils import InferenceServerException
 
         await self._slots.acquire()
         if self._closing:
             self._slots.release()
             raise UnavailableError(f"The connection to Triton at {self._address} is being closed")
-        call = asyncio.create_task(self._call(inputs, end))
+        call = asyncio.create_task(self._call(inputs))
         self._under_way.add(call)
         call.add_done_callback(self._ended)
         try:
@@ -193,20 +193,17 @@ class TritonModel:
         # A binary model may answer with the chance of either class: the last is the positive one.
         return np.asarray(scores, np.float32).reshape(len(inputs), -1)[:, -self._scores :]
 
-    async def _call(self, inputs: F32, end: float) -> Any:
+    async def _call(self, inputs: F32) -> Any:
         from tritonclient.grpc import aio
 
         tensor = aio.InferInput(INPUT, list(inputs.shape), "FP32")
         tensor.set_data_from_numpy(np.ascontiguousarray(inputs))
-        left_s = end - asyncio.get_running_loop().time()
         return await self._client.infer(
             self._model,
             [tensor],
             model_version=self._version,
             outputs=self._outputs,
-            headers=self._headers or None,
-            # Bounds the server's queue alone; `client_timeout` would cancel the call.
-            timeout=max(1, int(left_s * 1e6)),
+            headers=self._headers or None,  # and no `client_timeout`, which would cancel the call
         )
 
     def _ended(self, call: asyncio.Task[Any]) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import time
-import urllib.request
 from pathlib import Path
 
 import jsonschema
@@ -21,7 +19,6 @@ from support.scoring_world import World, now_ms, remove, some, where
 
 from streamsvc.agents.explaining import explain
 from streamsvc.errors import UnavailableError
-from streamsvc.local.stack import LocalStack
 from streamsvc.models.local_model import LocalModel
 from streamsvc.models.triton_control import TritonControl
 from streamsvc.models.triton_repository import publish
@@ -86,11 +83,9 @@ async def test_whoever_waits_no_longer_leaves_the_call_to_end(served, triton):
     source = triton.model_repository / local.card.model / "1" / "model.py"
     source.write_text(source.read_text() + SLOW)
     await client.recover(TIMEOUT_S)
-    # Those whose time is over when their turn comes are not computed for nothing.
-    async with asyncio.timeout(PATIENCE_S):
-        while not rejected_calls(triton, local.card.model):
-            with pytest.raises(UnavailableError):
-                await client.predict(matrix, 0.1)
+    for _ in range(5):
+        with pytest.raises(UnavailableError, match="no answer within"):
+            await client.predict(matrix, 0.1)
     # Places are free again when calls have ended, though nobody waited for them.
     await client.predict(matrix, TIMEOUT_S)
 
@@ -119,7 +114,7 @@ async def test_of_a_batch_that_failed_no_further_part_is_sent(monkeypatch):
     infer, sent = client._client.infer, []
 
     def counted(*args, **kwargs):
-        sent.append(kwargs["timeout"])
+        sent.append(kwargs)
         return infer(*args, **kwargs)
 
     monkeypatch.setattr(client._client, "infer", counted)
@@ -131,9 +126,6 @@ async def test_of_a_batch_that_failed_no_further_part_is_sent(monkeypatch):
         await asyncio.sleep(0.01)
     await client.close()
     assert len(sent) <= before + 1 < 4
-    # Each says how much of the time is left, its wait for a place taken off.
-    assert sent == sorted(sent, reverse=True)
-    assert sent[0] <= TIMEOUT_S * 1e6
 
 
 async def test_triton_outlives_answers_that_come_too_late(served):
@@ -154,23 +146,30 @@ async def test_triton_outlives_answers_that_come_too_late(served):
             asked = client.predict(matrix[:20], np.median(took_s) * rng.uniform(0.5, 8))
             (found,) = await asyncio.gather(asked, return_exceptions=True)
             if isinstance(found, Exception):
-                # Ours, or Triton's queue, which knows the same time and may be first.
-                assert re.search("no answer within|timeout expired", str(found).lower()), found
+                assert "no answer within" in str(found), found
                 late += 1
 
     await asyncio.gather(*(ask() for _ in range(6)))
     await client.predict(matrix, TIMEOUT_S)
 
 
-def rejected_calls(triton, model):
-    """Requests whose time was over before their turn, as Triton counts them."""
-    (status,) = (s for s in LocalStack(triton.repo).status() if s.name == "triton")
-    if not status.ports:
-        pytest.skip("where the metrics of a Triton are that others started is not known")
-    with urllib.request.urlopen(f"http://127.0.0.1:{status.ports['metrics']}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    about = f'nv_inference_request_failure{{model="{model}",reason="REJECTED"'
-    return sum(int(line.split()[-1]) for line in lines if line.startswith(about))
+async def test_a_batch_that_comes_right_behind_an_answer_does_not_wait_half_a_second(served):
+    """Triton's batcher overlooked some of them, and looked again after 500 ms, where requests could
+    say how long they wait: a dozen of these calls, of which most took a millisecond or two."""
+    client, _, matrix = served
+    await client.recover(TIMEOUT_S)
+    took_s = []
+
+    async def ask():
+        for _ in range(1_500):
+            began = time.perf_counter()
+            await client.predict(matrix[:20], TIMEOUT_S)
+            took_s.append(time.perf_counter() - began)
+
+    await asyncio.gather(ask(), ask())
+    # Not the machine's slow moments, but what stands apart at half a second.
+    stalled = [s for s in took_s if 0.5 <= s < 0.52]
+    assert len(stalled) < 3, sorted(took_s)[-20:]
 
 
 async def test_a_server_that_hangs_costs_the_timeout_and_no_more(served, triton):
