@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xgboost
 from support.scoring import FEATURES, plan, request, trained
-from support.scoring_world import PARTITIONS, World, now_ms, remove, some
+from support.scoring_world import PARTITIONS, World, now_ms, remove, some, where
 
 from streamsvc.agents.rollouts import (
     acknowledged,
@@ -87,6 +87,9 @@ class Rolled(World):
         self.sent += asked
         self.send([request(*a, now_ms()) for a in asked])
         found = await self.predictions(len(self.sent))
+        # A worker that joins may have answers repeated: these are not the ones that are waited for.
+        while len(set(map(where, found))) < len(self.sent):
+            found = await self.predictions(len(found) + 1)
         index = [r["source"]["offset"] * PARTITIONS + r["source"]["partition"] for r in found]
         return [(r, self.sent[i]) for r, i in zip(found, index, strict=True) if i >= before]
 
