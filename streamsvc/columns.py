@@ -53,8 +53,8 @@ class NumericColumn:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, rows: I64 | Bools) -> NumericColumn:
-        """The rows at these positions, or where the mask is true, in order."""
+    def take(self, rows: I64 | Bools | slice) -> NumericColumn:
+        """The rows at these positions, or where the mask is true, in order; of a slice, a view."""
         return NumericColumn(self.values[rows], self.valid[rows])
 
     def to_pylist(self) -> list[int | float | bool | None]:
@@ -81,8 +81,8 @@ class BytesColumn:
     def __len__(self) -> int:
         return len(self.start)
 
-    def take(self, rows: I64 | Bools) -> BytesColumn:
-        """The rows at these positions, or where the mask is true; the data is shared."""
+    def take(self, rows: I64 | Bools | slice) -> BytesColumn:
+        """As of numbers; the data is shared."""
         return BytesColumn(self.data, self.start[rows], self.end[rows], self.valid[rows])
 
     def row(self, i: int) -> bytes:
@@ -147,14 +147,15 @@ def concat(columns: Sequence[Column], type_: str) -> Column:
     texts = [c for c in columns if isinstance(c, BytesColumn)]
     if len(texts) != len(columns):
         raise TypeError("a column of numbers cannot continue one of strings")
-    shift = np.cumsum([0, *(len(c.data) for c in texts)])
-    data = np.concatenate([c.data for c in texts]) if texts else np.empty(0, np.uint8)
-    start = [c.start + s for c, s in zip(texts, shift.tolist(), strict=False)]
-    end = [c.end + s for c, s in zip(texts, shift.tolist(), strict=False)]
-    empty = np.empty(0, np.int64)
-    return BytesColumn(
-        data,
-        np.concatenate(start) if start else empty,
-        np.concatenate(end) if end else empty,
-        valid,
-    )
+    start, end = [c.start for c in texts], [c.end for c in texts]
+    if not texts:
+        return BytesColumn(
+            np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64), valid
+        )
+    data = texts[0].data
+    if any(c.data is not data for c in texts):  # else they are parts of one column
+        shift = np.cumsum([0, *(len(c.data) for c in texts)]).tolist()
+        data = np.concatenate([c.data for c in texts])
+        start = [each + s for each, s in zip(start, shift, strict=False)]
+        end = [each + s for each, s in zip(end, shift, strict=False)]
+    return BytesColumn(data, np.concatenate(start), np.concatenate(end), valid)

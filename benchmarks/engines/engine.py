@@ -26,6 +26,8 @@ from streamsvc.transport.kafka_config import librdkafka_config
 __all__ = ["Engine", "Launch", "RecordsEngine", "Run", "read_to_end"]
 
 SAMPLED_USERS = 0.05
+PATIENCE_S = 60
+"""With a broker that is busy with what an engine has just written."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,11 @@ def read_to_end(settings: Settings, topic: str) -> Iterator[Message]:
         librdkafka_config(settings) | {"group.id": topic, "enable.partition.eof": False}
     )
     consumer.assign([TopicPartition(topic, p, 0) for p in left])
+    empty = 0
     while left:
-        messages = consumer.consume(20_000, 10.0)
-        assert messages, f"topic {topic!r} ends before {left}"
+        messages = consumer.consume(20_000, 1.0)
+        empty = 0 if messages else empty + 1
+        assert empty < PATIENCE_S, f"topic {topic!r} ends before {left}"
         for message in messages:
             assert message.error() is None, message.error()
             yield message

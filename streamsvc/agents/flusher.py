@@ -10,18 +10,19 @@ and the group's offsets never claim more than the changelog.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from streamsvc.agents.promising import Prepared, Promising, wall_ms
-from streamsvc.agents.topology import RunningView
+from streamsvc.agents.packing import Prepared, pack
+from streamsvc.agents.promising import Promising, wall_ms
+from streamsvc.agents.topology import RunningView, ViewKey
 from streamsvc.agents.trimmer import Appended, Trimmer
 from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
-from streamsvc.state.partition import ViewPartition
+from streamsvc.state.partition import ViewPartition, cut_together
 from streamsvc.store.read_positions import ReadPosition
 from streamsvc.store.row_store import RowStore
 from streamsvc.transport.producer import BatchProducer, Send
@@ -178,14 +179,15 @@ class Flusher:
     ) -> Flush:
         positions = self._read_positions(now_ms)
         refill = self._promising.take_lost()
-        prepared = []
+        chosen: dict[ViewKey, list[tuple[RunningView, ViewPartition, bool]]] = {}
         for running, partition in partitions:
             if refill:
                 partition.refill()
             partition.tick(now_ms)
             due = commit and partition.uncommitted
             if refresh or due or partition.unflushed:
-                prepared.append(self._prepared(running, partition, commit=due))
+                chosen.setdefault(running.key, []).append((running, partition, due))
+        prepared = [each for parts in chosen.values() for each in _prepared(parts)]
         # From this thread at once: by way of the event loop the rows would leave a turn later. To
         # write a few takes less than to wake the other thread for them.
         if sum(each.n_rows for each in prepared) <= self._rows.few_rows:
@@ -201,20 +203,19 @@ class Flusher:
         self, prepared: list[Prepared], positions: Mapping[tuple[str, int], ReadPosition]
     ) -> list[Send]:
         # What was cut is made into bytes here: the engine goes on with the next events meanwhile.
-        for each in prepared:
-            each.pack()
-        self._promising.write(prepared, positions)
+        self._promising.write(prepared, pack(prepared), positions)
         for each in prepared:
             each.encode(self._owner)
         return self._updates.records(prepared)
 
-    def _prepared(
-        self, running: RunningView, partition: ViewPartition, *, commit: bool
-    ) -> Prepared:
-        appended_ms = partition.take_oldest_appended_ms()
-        cut = partition.cut(commit=commit)
+
+def _prepared(parts: Sequence[tuple[RunningView, ViewPartition, bool]]) -> Iterator[Prepared]:
+    """Cuts of the partitions of a view."""
+    appended = [partition.take_oldest_appended_ms() for _, partition, _ in parts]
+    cuts = cut_together([(partition, commit) for _, partition, commit in parts])
+    for (running, partition, _), cut, ms in zip(parts, cuts, appended, strict=True):
         again = partition.refused.again(cut.applied, (emission.keys for emission in cut.emissions))
-        return Prepared(running, partition, cut, again, appended_ms)
+        yield Prepared(running, partition, cut, again, ms)
 
 
 def _appended(prepared: Prepared, last: int | None) -> Appended:

@@ -14,9 +14,10 @@ from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.features.engine import EngineStats
 from streamsvc.settings import Settings
+from streamsvc.state.events import SourceClock
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.source import SourceClock, SourcePartition
+from streamsvc.state.source import SourcePartition
 from streamsvc.transport.schema_registry import open_registry
 
 __all__ = ["Holdings", "Partition"]

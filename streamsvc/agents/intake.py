@@ -17,15 +17,17 @@ from streamsvc.agents.lanes import Lane
 from streamsvc.agents.shuffle_reader import apply_chunk, apply_echo
 from streamsvc.agents.shuffle_sender import Echo, Offer
 from streamsvc.agents.topology import RunningView, ViewKey
+from streamsvc.events.decode import Decoder
+from streamsvc.state.events import Events, rows_together
 from streamsvc.state.progress import Progress, ProgressKey
 from streamsvc.state.shuffle import Section, Span
-from streamsvc.state.source import Events, rows_together
+from streamsvc.state.source import read_together
 from streamsvc.transport.chunk import Chunk
 
 __all__ = ["Intake", "Taken"]
 
-SMALL_ROWS = 1_024
-"""Chunks of one topic that have no more records than this between them are taken together."""
+SMALL_ROWS, SMALL_BYTES = 1_024, 1 << 20
+"""Chunks of one topic that have no more records and bytes than this are taken together."""
 
 
 class Taken(Enum):
@@ -39,12 +41,19 @@ class Taken(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class _Unread:
+    """A chunk of an event topic that a lane is past, but which is not judged yet."""
+
+    chunk: Chunk
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
 class _Read:
-    """A chunk of an event topic, judged for one lane."""
+    """The same, judged."""
 
     chunk: Chunk
     events: Events
-    lane: Lane
 
     @property
     def appended_ms(self) -> int:
@@ -65,15 +74,15 @@ class Intake:
     def take(self, chunks: Sequence[Chunk], now_ms: int) -> list[Taken]:
         """Chunks of any topics that the worker reads, in log order within each partition."""
         taken = []
-        read: list[_Read] = []
+        unread: list[_Unread] = []
         for chunk in chunks:
             if chunk.topic in self._holdings.topology.sources:
-                found = self._read(chunk)
-                read += found or ()
+                found = self._unread(chunk)
+                unread += found or ()
                 taken.append(Taken.VOID if found is None else Taken.NEW)
             else:
                 taken.append(self._shuffled(chunk, now_ms))
-        self._apply(read, now_ms)
+        self._apply(unread, now_ms)
         return taken
 
     def hear(self, echoes: Iterable[Echo], now_ms: int) -> bool:
@@ -88,68 +97,69 @@ class Intake:
 
     def catch_up(self, chunks: Sequence[Chunk], now_ms: int) -> None:
         """As `take`, of chunks that were read beside the consumer, for whatever is behind it."""
-        read: list[_Read] = []
+        unread: list[_Unread] = []
         for chunk in chunks:
             at = chunk.topic, chunk.partition
             lanes = self._holdings.lanes.get(at)
             for lane in lanes.behind if lanes is not None else ():
                 if chunk.first_offset <= lane.source.next_offset:
-                    read += self._judged(chunk, lane)
+                    unread += _passed(chunk, lane)
             for state in self._holdings.late_readers(*at):
                 if chunk.first_offset <= state.applied < chunk.next_offset:
                     apply_chunk(chunk, [state], now_ms)
-        self._apply(read, now_ms)
+        self._apply(unread, now_ms)
 
-    def _apply(self, read: Sequence[_Read], now_ms: int) -> None:
-        together: defaultdict[tuple[str, tuple[ViewKey, ...]], list[_Read]] = defaultdict(list)
-        for part in read:
-            self._apply_direct(part, now_ms)
-            if views := part.lane.shuffled:
-                keys = part.chunk.topic, tuple(view.key for view in views)
-                together[keys].append(part)
-        for (topic, _), parts in together.items():
-            for some in _together(parts):
-                self._offer_shuffled(topic, some[0].lane.shuffled, some)
-        for part in read:
-            if part.events.rejects:
-                self._dead.offer(part.chunk, part.events.rejects)
+    def _apply(self, unread: Sequence[_Unread], now_ms: int) -> None:
+        alike: defaultdict[tuple[Decoder, tuple[ViewKey, ...]], list[_Unread]] = defaultdict(list)
+        for part in unread:
+            alike[part.lane.source.decoder, tuple(v.key for v in part.lane.views)].append(part)
+        for parts in (some for found in alike.values() for some in _together(found)):
+            lane = parts[0].lane
+            events = read_together([(part.lane.source, part.chunk) for part in parts])
+            read = [_Read(part.chunk, of) for part, of in zip(parts, events, strict=True)]
+            self._apply_direct(lane.direct, read, now_ms)
+            self._offer_shuffled(lane.shuffled, read)
+            for each in read:
+                if each.events.rejects:
+                    self._dead.offer(each.chunk, each.events.rejects)
 
     def offered(self) -> dict[str, list[Offer]]:
         """By event topic, what was offered to the shuffle since the last call."""
         offers, self._offers = self._offers, defaultdict(list)
         return offers
 
-    def _read(self, chunk: Chunk) -> list[_Read] | None:
+    def _unread(self, chunk: Chunk) -> list[_Unread] | None:
         """A chunk of an event topic; None if it is void or known already."""
         lanes = self._holdings.lanes.get((chunk.topic, chunk.partition))
         if lanes is None or chunk.generation != self.generation:
             return None
         known = chunk.next_offset <= lanes.lead.next_offset
-        found = [part for lane in lanes if lane.riding for part in self._judged(chunk, lane)]
+        found = [part for lane in lanes if lane.riding for part in _passed(chunk, lane)]
         return None if known and not found else found
 
-    def _judged(self, chunk: Chunk, lane: Lane) -> list[_Read]:
-        """What a lane has not read of a chunk; nothing where nobody wants to know."""
-        unread = lane.source.unread(chunk)
-        if unread is None:
-            return []
-        if not lane.views:
-            lane.source.pass_over(unread)
-            return []
-        return [_Read(unread, lane.source.read(unread), lane)]
+    def _apply_direct(
+        self, views: Sequence[RunningView], parts: Sequence[_Read], now_ms: int
+    ) -> None:
+        for running in views:
+            states = [self._holdings.views[running.key, p.chunk.partition][1] for p in parts]
+            starts = {part.chunk.partition: part.events.start for part in reversed(parts)}
+            if all(s.applied <= starts[s.partition] for s in states):
+                found = rows_together(running.view, [part.events for part in parts])
+                for i, (part, state) in enumerate(zip(parts, states, strict=True)):
+                    part.events.rejects.extend(found.rejects[i])
+                    state.apply_events(part.events, found.of(i), now_ms, part.appended_ms)
+                continue
+            for part, state in zip(parts, states, strict=True):
+                if state.applied >= part.events.end:
+                    continue  # it is ahead of another view that the source was rewound for
+                rows, rejects = part.events.rows_for(running.view, state.applied)
+                part.events.rejects.extend(rejects)
+                state.apply_events(part.events, rows, now_ms, part.appended_ms)
 
-    def _apply_direct(self, part: _Read, now_ms: int) -> None:
-        events = part.events
-        for running in part.lane.direct:
-            _, state = self._holdings.views[(running.key, part.chunk.partition)]
-            if state.applied >= events.end:
-                continue  # this view is ahead of another one that the source was rewound for
-            rows, rejects = events.rows_for(running.view, state.applied)
-            events.rejects.extend(rejects)
-            state.apply_events(events, rows, now_ms, part.appended_ms)
-
-    def _offer_shuffled(self, topic: str, views: Sequence[RunningView], parts: list[_Read]) -> None:
-        offered = self._holdings.offered
+    def _offer_shuffled(self, views: Sequence[RunningView], parts: Sequence[_Read]) -> None:
+        if not views:
+            return
+        topic, offered = parts[0].chunk.topic, self._holdings.offered
         if all(offered[(v.key, p.chunk.partition)] <= p.events.start for p in parts for v in views):
             self._offer_together(topic, views, parts)
             return
@@ -159,18 +169,18 @@ class Intake:
     def _offer_together(
         self, topic: str, views: Sequence[RunningView], parts: Sequence[_Read]
     ) -> None:
-        found = rows_together([v.view for v in views], [p.events for p in parts])
         sections, progress = [], {}
-        for running, (rows, rejects) in zip(views, found, strict=True):
+        for running in views:
+            together = rows_together(running.view, [part.events for part in parts])
             spans: dict[int, Span] = {}
-            for part, refused in zip(parts, rejects, strict=True):
+            for part, refused in zip(parts, together.rejects, strict=True):
                 part.events.rejects.extend(refused)
                 span = _span(part, part.events.start)
                 earlier = spans.get(span.partition)
                 spans[span.partition] = span if earlier is None else earlier.then(span)
                 progress[ProgressKey(*running.key, span.partition)] = _progress(part.events)
                 self._holdings.offered[(running.key, span.partition)] = span.end
-            sections.append(Section(*running.key, tuple(spans.values()), rows))
+            sections.append(Section(*running.key, tuple(spans.values()), together.rows))
         self._offers[topic].append(Offer(sections, progress))
 
     def _offer_rest(self, topic: str, views: Sequence[RunningView], part: _Read) -> None:
@@ -199,9 +209,19 @@ class Intake:
         return Taken.NEW if new else Taken.KNOWN
 
 
-def _together(parts: list[_Read]) -> Iterator[list[_Read]]:
+def _passed(chunk: Chunk, lane: Lane) -> list[_Unread]:
+    """What a lane has not read of a chunk, and goes past; nothing where nobody wants to know."""
+    unread = lane.source.unread(chunk)
+    if unread is None:
+        return []
+    lane.source.pass_over(unread)
+    return [_Unread(unread, lane)] if lane.views else []
+
+
+def _together(parts: list[_Unread]) -> Iterator[list[_Unread]]:
     """All at once if they are small, else one by one."""
-    if sum(len(part.chunk) for part in parts) <= SMALL_ROWS:
+    rows, nbytes = sum(len(p.chunk) for p in parts), sum(len(p.chunk.data) for p in parts)
+    if rows <= SMALL_ROWS and nbytes <= SMALL_BYTES:
         yield parts
     else:
         yield from ([part] for part in parts)

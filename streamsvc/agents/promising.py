@@ -3,89 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import structlog
 
-from streamsvc.agents.topology import RunningView
-from streamsvc.columns import I64, BytesColumn
+from streamsvc.agents.packing import Batch, Prepared
 from streamsvc.monitor.metrics import FeatureMetrics
-from streamsvc.state.changelog import encode_commit
-from streamsvc.state.partition import Cut, ViewPartition
 from streamsvc.store.markers import Marker
 from streamsvc.store.read_positions import ReadPosition, read_until_ms
-from streamsvc.store.row import PackedRows
-from streamsvc.store.row_store import RowBatch, RowStore
+from streamsvc.store.row_store import RowStore
 
-__all__ = ["Prepared", "Promising", "wall_ms"]
+__all__ = ["Promising", "wall_ms"]
 
 log = structlog.get_logger(__name__)
-
-Update: TypeAlias = tuple[BytesColumn, PackedRows, tuple[I64, I64] | None]
-"""Keys and rows, and of rows of single events these events' partitions and offsets."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A cut on its way out of the worker. What it takes to write it is made from the cut alone, so
-    that the thread which owns the state may go on."""
-
-    running: RunningView
-    partition: ViewPartition
-    cut: Cut
-    again: tuple[BytesColumn, PackedRows] | None
-    """Rows that the store had refused, and takes now."""
-    appended_ms: int
-    rows: list[RowBatch] = field(default_factory=list)
-    """Made by `pack`."""
-    records: list[bytes] = field(default_factory=list)
-    """Those of the commit, made by `encode`; none without one."""
-
-    @property
-    def n_rows(self) -> int:
-        """How many rows it will have, those of single events among them."""
-        again = 0 if self.again is None else len(self.again[1])
-        events = sum(len(each.of) for each in self.cut.events)
-        return again + events + sum(len(emission) for emission in self.cut.emissions)
-
-    def pack(self) -> None:
-        """Make the rows. Any thread."""
-        cut, name, layout = self.cut, self.running.view.name, self.running.layout
-        for each in cut.emissions:
-            packed = layout.pack(
-                each.values, cut.incarnation, cut.applied, each.as_of, each.valid_until
-            )
-            self.rows.append((name, each.keys, packed))
-        if self.again is not None:
-            self.rows.append((name, *self.again))
-
-    def updates(self, *, each_event: bool) -> Iterator[Update]:
-        """What is told of it, after `pack`; where each event counts, of rows only those that say
-        what no event's does."""
-        if not each_event:
-            yield from ((keys, rows, None) for _, keys, rows in self.rows)
-            return
-        cut = self.cut
-        for events in cut.events:
-            found, event = events.of.rows, (events.of.partition, events.of.offset)
-            packed = self.running.layout.pack(
-                found.values, cut.incarnation, events.applied, found.as_of, found.valid_until
-            )
-            yield found.keys, packed, event
-        # Behind these lies what the store had refused, which was told with its events.
-        made = self.rows[: len(cut.emissions)]
-        for emission, (_, keys, rows) in zip(cut.emissions, made, strict=True):
-            told = np.flatnonzero(emission.aged | cut.rows_untold)
-            if len(told):
-                yield keys.take(told), rows.take(told), None
-
-    def encode(self, owner: str) -> None:
-        """Make the records of the commit. Any thread."""
-        if self.cut.commit is not None:
-            self.records = encode_commit(owner, self.cut.commit, self.running.spec)
 
 
 class Promising:
@@ -107,13 +37,15 @@ class Promising:
         return lost
 
     def write(
-        self, prepared: Sequence[Prepared], ours: Mapping[tuple[str, int], ReadPosition]
+        self,
+        prepared: Sequence[Prepared],
+        batches: Sequence[Batch],
+        ours: Mapping[tuple[str, int], ReadPosition],
     ) -> None:
         """Rows first, then the markers that promise them. On any thread, but not at once."""
         with self._metrics.flush.time():
-            owners = [p for p in prepared for _ in p.rows]
-            batches = [batch for each in prepared for batch in each.rows]
-            written = self._rows.write(batches, ours, dict(self._partition_counts))
+            rows = [(batch.view, batch.keys, batch.rows) for batch in batches]
+            written = self._rows.write(rows, ours, dict(self._partition_counts))
             if written.intact:
                 self._rows.promise(
                     {
@@ -130,10 +62,10 @@ class Promising:
                     self._rows.introduce(running.view.name, running.layout)
                 self._metrics.store_refills.inc()
                 log.warning("store_lost_rows", action="all rows are written again")
-        for each, (view, keys, rows), refusal in zip(owners, batches, written.refused, strict=True):
-            each.partition.refused.written(keys, rows, refusal)
-            self._metrics.rows_written.labels(view).inc(len(rows) - refusal.rows)
-            self._metrics.rows_refused.labels(view).inc(refusal.rows)
+        for batch, refusal in zip(batches, written.refused, strict=True):
+            batch.written(refusal.later)
+            self._metrics.rows_written.labels(batch.view).inc(len(batch.rows) - refusal.rows)
+            self._metrics.rows_refused.labels(batch.view).inc(refusal.rows)
         now = wall_ms()
         for each in prepared:
             if each.appended_ms and not each.cut.quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from streamsvc.agents.shuffle_sender import Echo
 from streamsvc.errors import IntegrityError
@@ -28,8 +29,12 @@ def apply_chunk(chunk: Chunk, states: Sequence[ViewPartition], now_ms: int) -> b
             f"has applied it up to {least} only. Start the worker again: it reads the rest."
         )
     unread = chunk.since(least)
-    values = [(offset, unread.value(i)) for i, offset in enumerate(unread.offsets.tolist())]
-    _apply(values, behind, chunk.next_offset, now_ms)
+    records = [
+        (offset, decode_shuffle(unpack_block(value), offset))
+        for i, offset in enumerate(unread.offsets.tolist())
+        if (value := unread.value(i)) is not None
+    ]
+    _apply(records, behind, chunk.next_offset, now_ms)
     return True
 
 
@@ -37,24 +42,20 @@ def apply_echo(echo: Echo, states: Sequence[ViewPartition], now_ms: int) -> bool
     """Apply a record of our own to the states that would read it next; whether there were any."""
     next_ = [state for state in states if state.applied == echo.offset]
     if next_:
-        _apply([(echo.offset, echo.value)], next_, echo.offset + 1, now_ms)
+        sections = [replace(section, offset=echo.offset) for section in echo.sections]
+        _apply([(echo.offset, sections)], next_, echo.offset + 1, now_ms)
     return bool(next_)
 
 
 def _apply(
-    values: Iterable[tuple[int, bytes | None]],
+    records: Iterable[tuple[int, Sequence[Section]]],
     states: Sequence[ViewPartition],
     end: int,
     now_ms: int,
 ) -> None:
     """Apply what each of these states has not seen of records of their key group up to `end`."""
-    records = [
-        (offset, decode_shuffle(unpack_block(value), offset))
-        for offset, value in values
-        if value is not None
-    ]
     for state in states:
-        sections: list[Section] = [
+        sections = [
             section
             for offset, found in records
             if offset >= state.applied

@@ -17,7 +17,7 @@ from streamsvc.agents.topology import RunningView, ViewKey
 from streamsvc.columns import BytesColumn, concat
 from streamsvc.features.rows import NO_ROWS, EntityRows, column_types
 from streamsvc.state.progress import Progress, ProgressKey
-from streamsvc.state.shuffle import Section, Span, encode_shuffle
+from streamsvc.state.shuffle import Section, Span, by_group, encode_shuffle
 from streamsvc.transport.producer import BatchProducer
 
 __all__ = ["Cycle", "Echo", "Offer", "ShuffleSender"]
@@ -38,7 +38,9 @@ class Cycle:
     """One record for each key group, and what they bring each view and source partition to."""
 
     topic: str
+    sections: list[list[Section]]
     values: list[bytes]
+    """The same, encoded."""
     progress: dict[ProgressKey, Progress]
 
 
@@ -49,7 +51,7 @@ class Echo:
     topic: str
     group: int
     offset: int
-    value: bytes
+    sections: Sequence[Section]
 
 
 class ShuffleSender:
@@ -85,7 +87,8 @@ class ShuffleSender:
             for section in offer.sections:
                 by_view.setdefault((section.view, section.incarnation), []).append(section)
         joined = [_joined(parts, self._types[view]) for view, parts in by_view.items()]
-        return Cycle(self._topic, encode_shuffle(joined, self._groups), progress)
+        sections = by_group(joined, self._groups)
+        return Cycle(self._topic, sections, [encode_shuffle(each) for each in sections], progress)
 
     async def send(self, cycle: Cycle) -> Awaitable[list[Echo]]:
         """Send a cycle; cycles go out in the order of the calls.
@@ -105,8 +108,8 @@ class ShuffleSender:
         self.sent.update(cycle.progress)
         self._under_way -= 1
         return [
-            Echo(cycle.topic, group, offset, value)
-            for group, (value, offset) in enumerate(zip(cycle.values, offsets, strict=True))
+            Echo(cycle.topic, group, offset, sections)
+            for group, (sections, offset) in enumerate(zip(cycle.sections, offsets, strict=True))
             if offset is not None
         ]
 

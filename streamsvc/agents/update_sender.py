@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping
 from concurrent.futures import Future
 
-from streamsvc.agents.promising import Prepared
+from streamsvc.agents.packing import Prepared
 from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.store.updates import update_records
 from streamsvc.transport.producer import BatchProducer, Send

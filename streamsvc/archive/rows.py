@@ -25,8 +25,8 @@ from streamsvc.columns import I64, Bools, BytesColumn, Column
 from streamsvc.definitions.plan import FieldType, Source
 from streamsvc.errors import ConfigurationError
 from streamsvc.events.lateness import NO_WATERMARK
+from streamsvc.state.events import Events
 from streamsvc.state.shuffle import compact
-from streamsvc.state.source import Events
 
 __all__ = [
     "ARRIVED",
@@ -104,7 +104,7 @@ def archived_rows(
         for field in source.schema.fields
     ]
     arrays += [
-        pa.array(events.partition[rows].astype(np.int32)),
+        pa.array(np.full(len(rows), events.partition, np.int32)),
         pa.array(events.offset[rows]),
         _instants(arrived, arrived >= 0),
         _instants(before, before != NO_WATERMARK),

@@ -21,7 +21,8 @@ from streamsvc.errors import IntegrityError
 from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.events.wire import Reject
-from streamsvc.state.source import SourceClock, SourcePartition
+from streamsvc.state.events import SourceClock
+from streamsvc.state.source import SourcePartition
 from streamsvc.transport.chunk import Chunk
 
 __all__ = ["PartitionWriter"]

@@ -79,7 +79,7 @@ class Decoder:
         readable = asked & values.valid & ~too_large
         rejects = [
             Reject(row, "null_value", "The record has no value.")
-            for row in np.flatnonzero(asked & ~values.valid).tolist()
+            for row in (asked & ~values.valid).nonzero()[0].tolist()
         ]
         rejects += [
             Reject(
@@ -87,13 +87,14 @@ class Decoder:
                 "too_large",
                 f"The value has {sizes[row]} bytes, more than {self._max_record_bytes}.",
             )
-            for row in np.flatnonzero(too_large).tolist()
+            for row in too_large.nonzero()[0].tolist()
         ]
         builder = Builder.empty(self._fields, self._slots, n)
         data, refused = self._reader.read(builder, values, readable)
         rejects += refused
         ok = readable.copy()
-        ok[[reject.row for reject in rejects]] = False
+        if rejects:
+            ok[[reject.row for reject in rejects]] = False
         columns = {f.name: builder.column(i, data) for i, f in enumerate(self._fields)}
         schema = self._source.schema
         if schema.kafka_time:
@@ -115,14 +116,12 @@ class Decoder:
         missing = f"Field {schema.timestamp_field!r} is missing or null."
         if schema.kafka_time:
             missing = "The record has no Kafka timestamp, which is its event time."
-        rejects = [
-            Reject(row, "bad_event_time", missing) for row in np.flatnonzero(absent).tolist()
-        ]
+        rejects = [Reject(row, "bad_event_time", missing) for row in absent.nonzero()[0].tolist()]
         ok = ok & ~absent
         event_time, code = event_times(column, schema.time_unit, ok)
         rejects += [
             Reject(row, "bad_event_time", f"{self._written(column, row)} {explain(code[row])}.")
-            for row in np.flatnonzero(code).tolist()
+            for row in code.nonzero()[0].tolist()
         ]
         latest = timestamps + self._source.max_future_ms
         future = ok & (code == 0) & (timestamps >= 0) & (event_time > latest)
@@ -133,7 +132,7 @@ class Decoder:
                 f"{self._written(column, row)} is {event_time[row] - timestamps[row]} ms after the"
                 f" record's Kafka timestamp; at most {self._source.max_future_ms} ms are allowed.",
             )
-            for row in np.flatnonzero(future).tolist()
+            for row in future.nonzero()[0].tolist()
         ]
         return event_time, rejects
 
@@ -180,7 +179,7 @@ class _JsonReader:
     def read(self, builder: Builder, values: BytesColumn, rows: Bools) -> tuple[U8, list[Reject]]:
         """Fill the columns for `rows`; returns the data that they point into, and the rejects."""
         done = scan(self._tree, builder, values, rows)
-        rest = np.flatnonzero(rows & ~done)
+        [rest] = (rows & ~done).nonzero()
         if not len(rest):
             return values.data, []
         raw = np.ascontiguousarray(values.data).data

@@ -160,6 +160,9 @@ class Clocks:
     """The event time that each announces, milliseconds; shape (k,)."""
 
 
+_NONE = np.empty(0, np.int64)
+
+
 def find_clocks(records: Records) -> Clocks:
     """The clock records of a chunk.
 
@@ -171,6 +174,8 @@ def find_clocks(records: Records) -> Clocks:
     rows: list[int] = []
     times: list[int] = []
     candidates = records.with_headers
+    if not len(candidates):
+        return Clocks(skip, _NONE, _NONE)
     for row in candidates[records.value_start[candidates] < 0].tolist():
         raw = dict(records.headers(row)).get(CLOCK_HEADER)
         if raw is None or not _is_clock(raw):

@@ -12,7 +12,15 @@ from streamsvc.features.kernels.emit import Rows
 from streamsvc.features.kernels.program import TEXT_BITS
 from streamsvc.features.spec import WindowSpec
 
-__all__ = ["Emission", "EventRows", "emission_of", "empty_rows", "empty_texts", "feature_columns"]
+__all__ = [
+    "Emission",
+    "Emitted",
+    "EventRows",
+    "emission_of",
+    "empty_rows",
+    "empty_texts",
+    "feature_columns",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +40,42 @@ class Emission:
 
     def __len__(self) -> int:
         return len(self.as_of)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Emitted:
+    """What one of several states has of rows that were made together; as `Emission`."""
+
+    of: Emission
+    rows: slice
+
+    def __len__(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+    @property
+    def keys(self) -> BytesColumn:
+        """Distinct."""
+        return self.of.keys.take(self.rows)
+
+    @property
+    def values(self) -> dict[str, Column]:
+        """Features sorted by name."""
+        return {name: column.take(self.rows) for name, column in self.of.values.items()}
+
+    @property
+    def as_of(self) -> I64:
+        """Milliseconds, as the next one."""
+        return self.of.as_of[self.rows]
+
+    @property
+    def valid_until(self) -> I64:
+        """See Emission."""
+        return self.of.valid_until[self.rows]
+
+    @property
+    def aged(self) -> Bools:
+        """See Emission."""
+        return self.of.aged[self.rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,14 +18,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from streamsvc.columns import I64, BytesColumn, Columns
 from streamsvc.features.arrays import key_arrays, longs
-from streamsvc.features.emission import Emission, EventRows, emission_of, empty_rows
+from streamsvc.features.emission import Emission, Emitted, EventRows, emission_of, empty_rows
 from streamsvc.features.kernels.apply import Batch, enqueue_all, locate, update
 from streamsvc.features.kernels.each import ROWS, update_each
 from streamsvc.features.kernels.emit import Rows, emit_changed, emit_due, sweep
@@ -54,7 +55,10 @@ from streamsvc.features.spec import WindowSpec
 from streamsvc.features.storage import SLICE, Storage, grow_texts
 from streamsvc.features.tile_batch import TileBatch, arrays_of, batch_of, empty_tiles
 
-__all__ = ["EngineStats", "WindowState"]
+__all__ = ["EngineStats", "WindowState", "age_together", "emit_together"]
+
+Step: TypeAlias = Callable[[State, Program, Rows, int, int], int]
+"""A kernel that makes rows [row, stop), and says how far it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +161,16 @@ class WindowState:
 
     def emit(self, limit: int | None = None) -> Emission:
         """Rows of the keys that changed, oldest change first, at most `limit`."""
-        return self._rows(emit_changed, self.n_changed, limit)
+        [made] = emit_together([self], limit)
+        return made.of
 
     def age(self, limit: int | None = None) -> Emission:
         """Rows of the keys whose `valid_until` has come, earliest first, at most `limit`.
 
         Expired tiles go; a key without tiles gets a last row (count 0, all else null) and goes.
         """
-        return self._rows(emit_due, self.n_due, limit)
+        [made] = age_together([(self, limit)])
+        return made.of
 
     def mark_all_changed(self) -> None:
         """Let `emit` return every key: to fill a store that lost its rows."""
@@ -260,23 +266,14 @@ class WindowState:
             yield low, high, batch
         store.state.meta[CLOCK] = clocks[-1]
 
-    def _rows(
-        self,
-        step: Callable[[State, Program, Rows, int, int], int],
-        waiting: int,
-        limit: int | None,
-    ) -> Emission:
-        n = waiting if limit is None else min(limit, waiting)
-        rows = empty_rows(self.spec, n)
+    def _fill(self, step: Step, rows: Rows, row: int, stop: int) -> None:
+        """Rows [row, stop), behind those of others."""
         self._next_due = None
-        self._storage.state.meta[TEXT_TOP] = 0
-        row = 0
-        while row < n:
+        while row < stop:
             self._storage.reserve_instants(SLICE)
             st = self._storage.state
-            row = step(st, self.spec.program, rows, row, min(row + SLICE, n))
+            row = step(st, self.spec.program, rows, row, min(row + SLICE, stop))
             self._grow(rows)
-        return emission_of(self.spec, rows, n)
 
     def _grow(self, rows: Rows) -> bool:
         """Room for the key or the text that a kernel stopped for, if it did; whether it did."""
@@ -295,3 +292,36 @@ class WindowState:
         out = empty_tiles(self.spec, *sizes.tolist())
         take(st, program, slots, everything, out)
         return batch_of(out, aged)
+
+
+def emit_together(states: Sequence[WindowState], limit: int | None = None) -> list[Emitted]:
+    """`WindowState.emit` of each, all of one spec: rows of few keys take as long as those of many.
+
+    `limit` is for each.
+    """
+    return _together(emit_changed, [(state, _least(state.n_changed, limit)) for state in states])
+
+
+def age_together(states: Sequence[tuple[WindowState, int | None]]) -> list[Emitted]:
+    """`WindowState.age` of each with its limit, all of one spec."""
+    return _together(emit_due, [(state, _least(state.n_due, limit)) for state, limit in states])
+
+
+def _least(waiting: int, limit: int | None) -> int:
+    return waiting if limit is None else min(limit, waiting)
+
+
+def _together(step: Step, wanted: Sequence[tuple[WindowState, int]]) -> list[Emitted]:
+    spec = wanted[0][0].spec
+    n = sum(rows for _, rows in wanted)
+    rows, row, texts = empty_rows(spec, n), 0, 0
+    parts: list[slice] = []
+    for state, some in wanted:
+        meta = state._storage.state.meta
+        meta[TEXT_TOP] = texts
+        state._fill(step, rows, row, row + some)
+        texts = int(meta[TEXT_TOP])
+        parts.append(slice(row, row + some))
+        row += some
+    made = emission_of(spec, rows, n)
+    return [Emitted(made, part) for part in parts]

@@ -36,8 +36,8 @@ class EntityRows:
     def __len__(self) -> int:
         return len(self.event_time)
 
-    def take(self, rows: I64) -> EntityRows:
-        """The rows at these positions."""
+    def take(self, rows: I64 | slice) -> EntityRows:
+        """The rows at these positions; of a slice, views."""
         return EntityRows(
             self.keys.take(rows),
             self.event_time[rows],

@@ -14,19 +14,19 @@ import numpy as np
 from streamsvc.columns import I64
 from streamsvc.definitions.plan import View
 from streamsvc.events.lateness import NO_WATERMARK
-from streamsvc.features.emission import Emission, EventRows
-from streamsvc.features.engine import WindowState
+from streamsvc.features.emission import Emitted, EventRows
+from streamsvc.features.engine import WindowState, age_together, emit_together
 from streamsvc.features.rows import EntityRows
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.tile_batch import TileBatch
 from streamsvc.state.changelog import Commit, End
+from streamsvc.state.events import Events, SourceClock
 from streamsvc.state.progress import Progress
 from streamsvc.state.shuffle import Section
-from streamsvc.state.source import Events, SourceClock
 from streamsvc.state.trimming import Trimming
 from streamsvc.store.refused import RefusedRows
 
-__all__ = ["Cut", "EventsOf", "ViewPartition"]
+__all__ = ["Cut", "EventsOf", "ViewPartition", "cut_together"]
 
 AGEING_SLICE = 2_000
 """Rows aged in one flush: about a millisecond of store writes behind the fresh rows."""
@@ -54,7 +54,7 @@ class Cut:
 
     partition: int
     incarnation: int
-    emissions: tuple[Emission, ...]
+    emissions: tuple[Emitted, ...]
     applied: int
     """Next offset of the input log; leads the position of every row in the cut."""
     sources: dict[int, int]
@@ -277,21 +277,17 @@ class ViewPartition:
 
     def cut(self, *, commit: bool) -> Cut:
         """Rows that changed or aged, and with `commit` the tiles behind them."""
-        if self.quiet and self.ageing_due:
-            self.state.age(AGEING_SLICE)  # nobody reads these rows; their tiles go
-        emissions = [self.state.emit()] if self.state.n_changed and not self.quiet else []
-        # A clock record promises rows aged exactly to its time to whoever waits for its offset,
-        # so all of them go before the marker; otherwise a burst may not delay fresh rows.
-        limit = None if self._clock.driven else AGEING_SLICE
-        if self.ageing_due and not self.quiet:
-            emissions.append(self.state.age(limit))
+        [cut] = cut_together([(self, commit)])
+        return cut
+
+    def _cut(self, emissions: Sequence[Emitted], *, commit: bool) -> Cut:
         self._flushed = self.applied
         events, self._events = self._events, []
         untold, self._rows_untold = self._rows_untold, False
         return Cut(
             partition=self.partition,
             incarnation=self.incarnation,
-            emissions=tuple(e for e in emissions if len(e.keys)),
+            emissions=tuple(e for e in emissions if len(e)),
             applied=self.applied,
             sources=dict(self.vector),
             clock_ms=self.state.clock_ms,
@@ -300,6 +296,12 @@ class ViewPartition:
             events=tuple(events),
             rows_untold=untold,
         )
+
+    @property
+    def _ageing_limit(self) -> int | None:
+        # A clock record promises rows aged exactly to its time to whoever waits for its offset,
+        # so all of them go before the marker; otherwise a burst may not delay fresh rows.
+        return None if self._clock.driven else AGEING_SLICE
 
     def _commit(self) -> Commit:
         self.committed = self.applied
@@ -313,3 +315,22 @@ class ViewPartition:
         whole, ended = self.state.take_next(words)
         begins, self._round_begins = self._round_begins, ended
         return Commit(changed, whole, begins, ended, end)
+
+
+def cut_together(parts: Sequence[tuple[ViewPartition, bool]]) -> list[Cut]:
+    """`ViewPartition.cut` of partitions of one view, each with its `commit`; rows are made at once,
+    for what that takes hardly depends on how few they are."""
+    emissions: dict[int, list[Emitted]] = {each.partition: [] for each, _ in parts}
+    for each, _ in parts:
+        if each.quiet and each.ageing_due:
+            each.state.age(AGEING_SLICE)  # nobody reads these rows; their tiles go
+    heard = [each for each, _ in parts if not each.quiet]
+    if changed := [each for each in heard if each.state.n_changed]:
+        made = emit_together([each.state for each in changed])
+        for each, rows in zip(changed, made, strict=True):
+            emissions[each.partition].append(rows)
+    if due := [each for each in heard if each.ageing_due]:
+        made = age_together([(each.state, each._ageing_limit) for each in due])
+        for each, rows in zip(due, made, strict=True):
+            emissions[each.partition].append(rows)
+    return [each._cut(emissions[each.partition], commit=commit) for each, commit in parts]

@@ -28,12 +28,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streamsvc.columns import I64, U8, BytesColumn, Column, NumericColumn
+from streamsvc.columns import I64, U8, BytesColumn
 from streamsvc.entity_keys import murmur2
 from streamsvc.features.rows import NO_ROWS, EntityRows
 from streamsvc.state.blocks import Block, columns_from_arrays, columns_to_arrays, pack_block
 
-__all__ = ["Section", "Span", "compact", "decode_shuffle", "encode_shuffle"]
+__all__ = ["Section", "Span", "by_group", "compact", "decode_shuffle", "encode_shuffle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,27 @@ class Section:
     """Of the record that it was read from, in its key group."""
 
 
-def encode_shuffle(sections: Sequence[Section], groups: int) -> list[bytes]:
-    """One record value for each key group, in order."""
+def by_group(sections: Sequence[Section], groups: int) -> list[list[Section]]:
+    """What each key group gets of sections, those without rows for it among them; in order."""
+    nothing = [NO_ROWS] * groups
+    rows = [_by_group(s.rows, groups) if len(s.rows) else nothing for s in sections]
+    return [
+        [
+            Section(each.view, each.incarnation, each.spans, of_groups[group] or NO_ROWS)
+            for each, of_groups in zip(sections, rows, strict=True)
+        ]
+        for group in range(groups)
+    ]
+
+
+def encode_shuffle(sections: Sequence[Section]) -> bytes:
+    """The value of a key group's record."""
     head = [[s.view, s.incarnation, [_values(span) for span in s.spans]] for s in sections]
-    arrays: list[dict[str, NDArray[Any]]] = [{} for _ in range(groups)]
+    arrays: dict[str, NDArray[Any]] = {}
     for number, section in enumerate(sections):
         if len(section.rows):
-            for found, part in zip(arrays, _by_group(section.rows, groups), strict=True):
-                if len(part):
-                    found.update(_to_arrays(part, f"{number}/"))
-    return [pack_block("rows", {"sections": head}, found) for found in arrays]
+            arrays.update(_to_arrays(section.rows, f"{number}/"))
+    return pack_block("rows", {"sections": head}, arrays)
 
 
 def decode_shuffle(block: Block, offset: int = 0) -> list[Section]:
@@ -116,7 +127,7 @@ def _by_group(rows: EntityRows, groups: int) -> list[EntityRows]:
             for name, c in rows.columns.items()
         },
     )
-    return [_cut(ordered, slice(low, high)) for low, high in pairwise(cuts)]
+    return [ordered.take(slice(low, high)) for low, high in pairwise(cuts)]
 
 
 def _to_arrays(rows: EntityRows, prefix: str) -> dict[str, NDArray[Any]]:
@@ -150,25 +161,6 @@ def compact(column: BytesColumn, rows: I64) -> BytesColumn:
     data = np.empty(int(end[-1]) if len(end) else 0, np.uint8)
     _gather(column.data, start, length, data)
     return BytesColumn(data, end - length, end, column.valid[rows])
-
-
-def _cut(rows: EntityRows, part: slice) -> EntityRows:
-    """A run of rows, as views of the same arrays."""
-    keys = _cut_column(rows.keys, part)
-    assert isinstance(keys, BytesColumn)
-    return EntityRows(
-        keys,
-        rows.event_time[part],
-        rows.partition[part],
-        rows.offset[part],
-        {name: _cut_column(column, part) for name, column in rows.columns.items()},
-    )
-
-
-def _cut_column(column: Column, part: slice) -> Column:
-    if isinstance(column, NumericColumn):
-        return NumericColumn(column.values[part], column.valid[part])
-    return BytesColumn(column.data, column.start[part], column.end[part], column.valid[part])
 
 
 @njit(cache=True, nogil=True)

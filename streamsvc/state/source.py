@@ -6,92 +6,22 @@ the greatest event time before it in its own partition. So a replay judges as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
-from streamsvc.columns import I64, Bools, Column, concat
-from streamsvc.definitions.plan import Source, View
+from streamsvc.columns import I64, Bools, BytesColumn, concat
+from streamsvc.definitions.plan import Source
 from streamsvc.entity_keys import key_text, murmur2
-from streamsvc.events.decode import Decoder
+from streamsvc.events.decode import Decoded, Decoder
 from streamsvc.events.lateness import NO_WATERMARK, judge
 from streamsvc.events.wire import Clocks, Reject, find_clocks
-from streamsvc.features.rows import NO_ROWS, EntityRows, entity_rows
+from streamsvc.state.events import Events, Judged, SourceClock
 from streamsvc.transport.chunk import Chunk
 
-__all__ = ["Events", "SourceClock", "SourcePartition", "rows_together"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceClock:
-    """The ageing clock of a partition: the greatest event time seen, and who set it last."""
-
-    ms: int
-    driven: bool
-    """A clock record came last: time goes on with the next record, not with the wall."""
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """A decoded and judged chunk; columns have one row per record, `accepted` says which count."""
-
-    columns: Mapping[str, Column]
-    event_time: I64
-    partition: I64
-    offset: I64
-    accepted: Bools
-    rejects: list[Reject]
-    watermark: int
-    """Greatest event time accepted up to the end of the chunk."""
-    clock: SourceClock
-    start: int
-    end: int
-    """Source offsets `[start, end)` that the chunk covers."""
-
-    def rows_for(self, view: View, since: int) -> tuple[EntityRows, list[Reject]]:
-        """The view's rows at or after a source offset, and the records it refuses."""
-        rows = np.flatnonzero(self.accepted & (self.offset >= since))
-        if not len(rows):
-            return NO_ROWS, []
-        found, rejects = entity_rows(
-            view, self.columns, self.event_time, self.partition, self.offset, rows
-        )
-        return found, rejects
-
-
-def rows_together(
-    views: Sequence[View], parts: Sequence[Events]
-) -> list[tuple[EntityRows, list[list[Reject]]]]:
-    """Each view's rows of several chunks of one source, and the records refused, by chunk.
-
-    A udf costs a millisecond a call, however few the rows: small chunks are better handed to it
-    together.
-    """
-    if len(parts) == 1:
-        alone = [parts[0].rows_for(view, parts[0].start) for view in views]
-        return [(rows, [rejects]) for rows, rejects in alone]
-    types = {field.name: field.type for field in views[0].source.schema.fields}
-    columns = {n: concat([p.columns[n] for p in parts], types[n]) for n in parts[0].columns}
-    at, partition, offset = (
-        np.concatenate([getattr(p, name) for p in parts])
-        for name in ("event_time", "partition", "offset")
-    )
-    rows = np.flatnonzero(np.concatenate([p.accepted for p in parts]))
-    starts = np.cumsum([0, *(len(p.offset) for p in parts)])
-    found = []
-    for view in views:
-        refused: list[list[Reject]] = [[] for _ in parts]
-        if len(rows):
-            of_view, rejects = entity_rows(view, columns, at, partition, offset, rows)
-        else:
-            of_view, rejects = NO_ROWS, []
-        for reject in rejects:
-            part = int(np.searchsorted(starts, reject.row, "right")) - 1
-            row = reject.row - int(starts[part])
-            refused[part].append(Reject(row, reject.reason, reject.error))
-        found.append((of_view, refused))
-    return found
+__all__ = ["SourcePartition", "read_together"]
 
 
 class SourcePartition:
@@ -105,8 +35,8 @@ class SourcePartition:
         self.clock = SourceClock(NO_WATERMARK, False)
         self.read_until_ms = 0
         """Kafka timestamp of the newest record read."""
-        self._decoder = decoder
-        self._partitions = partitions
+        self.decoder = decoder
+        self.partitions = partitions
 
     def resume(self, offset: int, watermark: int, clock: SourceClock) -> None:
         """Go on at this offset with the watermark that held there."""
@@ -117,61 +47,98 @@ class SourcePartition:
         return chunk.since(self.next_offset) if chunk.next_offset > self.next_offset else None
 
     def pass_over(self, chunk: Chunk) -> None:
-        """Go past a chunk that nobody wants to know."""
+        """Go past a chunk, which may be judged later, before the next one is."""
         self.next_offset = chunk.next_offset
 
     def read(self, chunk: Chunk) -> Events:
         """Decode and judge a chunk that starts at `next_offset`."""
-        clocks = find_clocks(chunk)
-        decoded = self._decoder.decode(chunk.values, chunk.timestamps, skip=clocks.skip)
-        accepted, rejects = decoded.ok, list(decoded.rejects)
-        if self.source.key_field is not None:
-            accepted = accepted & ~self._misplaced(decoded.columns, accepted, rejects)
-        late, watermark = judge(
-            decoded.event_time, accepted, self.watermark, self.source.allowed_lateness_ms
+        [events] = read_together([(self, chunk)])
+        return events
+
+    def judge(self, chunk: Chunk, clocks: Clocks, event_time: I64, ok: Bools) -> Bools:
+        """Which records of a chunk are late, of those that are ok; goes past it. The chunks of a
+        partition in their order."""
+        late, self.watermark = judge(
+            event_time, ok, self.watermark, self.source.allowed_lateness_ms
         )
-        for row in np.flatnonzero(late).tolist():
-            error = (
-                f"event time {decoded.event_time[row]} ms is more than "
-                f"{self.source.allowed_lateness_ms} ms behind the partition's greatest"
-            )
-            rejects.append(Reject(row, "late", error))
-        self.watermark = watermark
-        self.clock = self._clock_after(clocks, watermark, len(chunk))
+        self.clock = self._clock_after(clocks, self.watermark, len(chunk))
         self.next_offset = chunk.next_offset
         if len(chunk):
             self.read_until_ms = int(chunk.timestamps[-1])
-        return Events(
-            decoded.columns,
-            decoded.event_time,
-            np.full(len(chunk), self.partition, np.int64),
-            chunk.offsets,
-            accepted & ~late,
-            rejects,
-            watermark,
-            self.clock,
-            chunk.first_offset,
-            chunk.next_offset,
-        )
+        return late
 
     def _clock_after(self, clocks: Clocks, watermark: int, n: int) -> SourceClock:
-        told = int(clocks.time.max(initial=NO_WATERMARK))
+        told = int(clocks.time.max()) if len(clocks.time) else NO_WATERMARK
         driven = bool(clocks.skip[-1]) if n else self.clock.driven
         return SourceClock(max(self.clock.ms, watermark, told), driven)
 
-    def _misplaced(
-        self, columns: Mapping[str, Column], accepted: Bools, rejects: list[Reject]
-    ) -> Bools:
-        """Rows whose declared key belongs in another partition; the promise is checked on all."""
-        name = self.source.key_field
-        assert name is not None
-        text = key_text(columns[name])
-        wrong = (murmur2(text) % self._partitions != self.partition) & text.valid & accepted
-        for row in np.flatnonzero(wrong).tolist():
-            error = (
-                f"source {self.source.name} declares that {self.source.topic} is partitioned by "
-                f"murmur2 of {name}, but this record lies in partition {self.partition}; use that "
-                "partitioner in the producer, or drop the streamsvc.key tag"
-            )
-            rejects.append(Reject(row, "wrong_key", error))
-        return wrong
+    def wrong_key(self, row: int) -> Reject:
+        """Why a record is refused that lies in another partition than its key's."""
+        source = self.source
+        error = (
+            f"source {source.name} declares that {source.topic} is partitioned by murmur2 of "
+            f"{source.key_field}, but this record lies in partition {self.partition}; use that "
+            "partitioner in the producer, or drop the streamsvc.key tag"
+        )
+        return Reject(row, "wrong_key", error)
+
+    def late(self, row: int, event_time: int) -> Reject:
+        """Why a late record is refused."""
+        error = (
+            f"event time {event_time} ms is more than {self.source.allowed_lateness_ms} ms behind "
+            "the partition's greatest"
+        )
+        return Reject(row, "late", error)
+
+
+def read_together(parts: Sequence[tuple[SourcePartition, Chunk]]) -> list[Events]:
+    """As `SourcePartition.read` of each chunk, those of a partition in their order. All sources
+    have the same decoder, which takes a hundred calls for a chunk, however small."""
+    sources, chunks = [source for source, _ in parts], [chunk for _, chunk in parts]
+    source = sources[0].source
+    clocks = [find_clocks(chunk) for chunk in chunks]
+    sizes = [len(chunk) for chunk in chunks]
+    ranges = [slice(low, high) for low, high in pairwise(np.cumsum([0, *sizes]).tolist())]
+    decoded = _decoded(sources[0].decoder, chunks, clocks)
+    wrong = np.zeros(len(decoded.ok), np.bool_)
+    if source.key_field is not None:
+        text = key_text(decoded.columns[source.key_field])
+        wrong = _misplaced(text, sources, sizes) & decoded.ok
+    accepted = decoded.ok & ~wrong
+    offset = np.concatenate([chunk.offsets for chunk in chunks])
+    judged = Judged(decoded.columns, decoded.event_time, offset, accepted)
+    found = []
+    for of, chunk, rows, clock in zip(sources, chunks, ranges, clocks, strict=True):
+        at = decoded.event_time[rows]
+        late = of.judge(chunk, clock, at, accepted[rows])
+        accepted[rows] &= ~late
+        rejects = [
+            *(replace(r, row=r.row - rows.start) for r in decoded.rejects if _within(r.row, rows)),
+            *(of.wrong_key(row) for row in wrong[rows].nonzero()[0].tolist()),
+            *(of.late(row, int(at[row])) for row in late.nonzero()[0].tolist()),
+        ]
+        state, span = (of.watermark, of.clock), (chunk.first_offset, chunk.next_offset)
+        found.append(Events(judged, rows, of.partition, rejects, *state, *span))
+    return found
+
+
+def _within(row: int, rows: slice) -> bool:
+    return bool(rows.start <= row < rows.stop)
+
+
+def _decoded(decoder: Decoder, chunks: Sequence[Chunk], clocks: Sequence[Clocks]) -> Decoded:
+    if len(chunks) == 1:
+        return decoder.decode(chunks[0].values, chunks[0].timestamps, skip=clocks[0].skip)
+    values = concat([chunk.values for chunk in chunks], "string")
+    assert isinstance(values, BytesColumn)
+    values.data.flags.writeable = False  # as that of one chunk is: one form of each kernel
+    timestamps = np.concatenate([chunk.timestamps for chunk in chunks])
+    return decoder.decode(values, timestamps, skip=np.concatenate([each.skip for each in clocks]))
+
+
+def _misplaced(
+    text: BytesColumn, sources: Sequence[SourcePartition], sizes: Sequence[int]
+) -> Bools:
+    """Rows whose declared key belongs in another partition; the promise is checked on all."""
+    of = np.array([(source.partition, source.partitions) for source in sources]).repeat(sizes, 0)
+    return (murmur2(text) % of[:, 1] != of[:, 0]) & text.valid

@@ -12,13 +12,12 @@ paused one itself offers its rows again only as its own log goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from streamsvc.columns import BytesColumn, strings
 from streamsvc.store.row import PackedRows
-from streamsvc.store.writer import Refusal
 
 __all__ = ["RefusedRows"]
 
@@ -57,10 +56,11 @@ class RefusedRows:
         rows = PackedRows(data, np.concatenate([[0], end[:-1]]), end)
         return strings(list(due)), rows.at_offset(applied)
 
-    def written(self, keys: BytesColumn, rows: PackedRows, refusal: Refusal) -> None:
-        """What the store has taken is kept no longer; what it would take later is kept."""
+    def written(self, keys: BytesColumn, rows: PackedRows, later: Mapping[int, int]) -> None:
+        """What the store has taken is kept no longer; what it would take later is kept, by its
+        place among these, at the offset of the row in the store."""
         if self._held:
             for key in keys.to_bytes_list():
                 self._held.pop(key or b"", None)
-        for i, offset in refusal.later.items():
+        for i, offset in later.items():
             self._held[keys.row(i)] = offset, rows.row(i)

@@ -49,6 +49,10 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.start)
 
+    def part(self, rows: slice) -> PackedRows:
+        """A run of rows; the data is shared."""
+        return PackedRows(self.data, self.start[rows], self.end[rows])
+
     def take(self, rows: I64) -> PackedRows:
         """The rows at these positions, in order."""
         length = (self.end - self.start)[rows]

@@ -191,7 +191,7 @@ def chunks_of_fetch(
     """
     where = f"{topic}/{partition} after offset {fetch_offset}"
     buffer = np.frombuffer(raw, np.uint8)
-    n, table = rb.walk_batches(buffer)
+    n, records, table = rb.walk_batches(buffer)
     if n == rb.OLD_MAGIC:
         return None
     if n == rb.CORRUPT:
@@ -202,20 +202,31 @@ def chunks_of_fetch(
         )
     if n == 0:
         return []
-    pairs = np.array(sorted(aborted or (), key=lambda a: a[1]), np.int64).reshape(-1, 2)
-    producers, first = np.ascontiguousarray(pairs.T)
-    verdict = rb.judge_batches(buffer, table, aborted is not None, producers, first)
     next_offset = max(fetch_offset, int(table[-1, rb.NEXT_OFFSET]))
-    kept = table[(verdict == rb.KEEP) & (table[:, rb.NEXT_OFFSET] > fetch_offset)]
-    data, start, end = _uncompressed(buffer, kept)
-    # The least record is seven bytes; a count that cannot be must not size an allocation.
-    if np.any(kept[:, rb.COUNT] * 7 > end - start):
-        raise CorruptRecordException(f"Bad record count in {where}")
-    columns = np.empty((8, int(kept[:, rb.COUNT].sum())), np.int64)
+    if records >= 0:
+        kept, data = table, buffer
+        start, end = table[:, rb.BODY].copy(), table[:, rb.END].copy()
+    else:
+        kept = _for_reader(buffer, table, fetch_offset, aborted)
+        data, start, end = _uncompressed(buffer, kept)
+        if np.any(kept[:, rb.COUNT] * rb.LEAST_RECORD_BYTES > end - start):
+            raise CorruptRecordException(f"Bad record count in {where}")
+        records = int(kept[:, rb.COUNT].sum())
+    columns = np.empty((8, records), np.int64)
     count = rb.parse_records(data, kept, start, end, fetch_offset, columns)
     if count == rb.CORRUPT:
         raise CorruptRecordException(f"Bad record length in {where}")
     return _cut(topic, partition, data, columns[:, :count], fetch_offset, next_offset, max_records)
+
+
+def _for_reader(
+    buffer: U8, table: I64, fetch_offset: int, aborted: Sequence[tuple[int, int]] | None
+) -> I64:
+    """The batches that hold something for the reader."""
+    pairs = np.array(sorted(aborted or (), key=lambda a: a[1]), np.int64).reshape(-1, 2)
+    producers, first = np.ascontiguousarray(pairs.T)
+    verdict = rb.judge_batches(buffer, table, aborted is not None, producers, first)
+    return table[(verdict == rb.KEEP) & (table[:, rb.NEXT_OFFSET] > fetch_offset)]
 
 
 def _uncompressed(buffer: U8, table: I64) -> tuple[U8, I64, I64]:
@@ -225,7 +236,7 @@ def _uncompressed(buffer: U8, table: I64) -> tuple[U8, I64, I64]:
     appended to it, or replaces it when nothing else is left in it.
     """
     start, end = table[:, rb.BODY].copy(), table[:, rb.END].copy()
-    codecs = table[:, rb.ATTRIBUTES] & 7
+    codecs = table[:, rb.ATTRIBUTES] & rb.CODEC
     compressed = np.flatnonzero(codecs)
     if not len(compressed):
         return buffer, start, end

@@ -18,12 +18,14 @@ __all__ = [
     "ATTRIBUTES",
     "BASE_OFFSET",
     "BODY",
+    "CODEC",
     "CONTROL",
     "CORRUPT",
     "COUNT",
     "END",
     "HEADER_BYTES",
     "KEEP",
+    "LEAST_RECORD_BYTES",
     "NEXT_OFFSET",
     "OLD_MAGIC",
     "first_crc_mismatch",
@@ -46,7 +48,10 @@ KEEP, CONTROL, ABORTED = 0, 1, 2
 # What walk_batches returns instead of a number of batches.
 CORRUPT, OLD_MAGIC = -1, -2
 
-LOG_APPEND_TIME, TRANSACTIONAL, CONTROL_BATCH = 0x08, 0x10, 0x20
+CODEC, LOG_APPEND_TIME, TRANSACTIONAL, CONTROL_BATCH = 0x07, 0x08, 0x10, 0x20
+
+LEAST_RECORD_BYTES = 7
+"""A count of records that cannot be must not size an allocation."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -76,51 +81,62 @@ def _varint(a: U8, p: int, end: int) -> tuple[np.int64, int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def walk_batches(raw: U8) -> tuple[int, I64]:
+def walk_batches(raw: U8) -> tuple[int, int, I64]:
     """Finds the complete batches of a fetch response.
 
-    Returns their number and a table with one row each (columns BODY … COUNT); positions count in
-    `raw`. A batch cut off at the end is left out. The number is CORRUPT for a length or a count
-    that cannot be, OLD_MAGIC if any batch is older than format v2.
+    Returns their number, how many records they hold, and a table with one row each (columns BODY …
+    COUNT); positions count in `raw`. A batch cut off at the end is left out. The number is CORRUPT
+    for a length or a count that cannot be, OLD_MAGIC if any batch is older than format v2. That of
+    records is -1 unless all lie there as they are, for everybody to read: neither compressed nor of
+    a transaction.
     """
     n, p, size = 0, 0, len(raw)
     while p + 17 <= size:
         length = _big_endian(raw, p + 8, 4)
         if length < 5:
-            return CORRUPT, np.empty((0, WIDTH), np.int64)
+            return CORRUPT, -1, np.empty((0, WIDTH), np.int64)
         if p + 12 + length > size:
             break
         if raw[p + 16] != 2:
-            return OLD_MAGIC, np.empty((0, WIDTH), np.int64)
+            return OLD_MAGIC, -1, np.empty((0, WIDTH), np.int64)
         if length < HEADER_BYTES - 12:
-            return CORRUPT, np.empty((0, WIDTH), np.int64)
+            return CORRUPT, -1, np.empty((0, WIDTH), np.int64)
         n += 1
         p += 12 + length
     table = np.empty((n, WIDTH), np.int64)
-    p = 0
+    p = records = 0
+    plain = True
     for i in range(n):
         end = p + 12 + _big_endian(raw, p + 8, 4)
         base = _big_endian(raw, p, 8)
         table[i, BODY] = p + HEADER_BYTES
         table[i, END] = end
         table[i, BASE_OFFSET] = base
-        table[i, ATTRIBUTES] = _big_endian(raw, p + 21, 2)
+        attributes = _big_endian(raw, p + 21, 2)
+        table[i, ATTRIBUTES] = attributes
         table[i, NEXT_OFFSET] = base + _big_endian(raw, p + 23, 4) + 1
         table[i, TIMESTAMP] = _big_endian(raw, p + 27, 8)
         table[i, MAX_TIMESTAMP] = _big_endian(raw, p + 35, 8)
         table[i, PRODUCER] = _big_endian(raw, p + 43, 8)
         count = _big_endian(raw, p + 57, 4)
         table[i, COUNT] = count
-        if count < 0:
-            return CORRUPT, table
+        compressed = attributes & CODEC != 0
+        if count < 0 or (not compressed and count * LEAST_RECORD_BYTES > end - p - HEADER_BYTES):
+            return CORRUPT, -1, table
+        plain = plain and not compressed and attributes & (TRANSACTIONAL | CONTROL_BATCH) == 0
+        records += count
         p = end
-    return n, table
+    return n, records if plain else -1, table
 
 
 def first_crc_mismatch(raw: U8, table: I64) -> int:
     """The first batch whose CRC-32C does not match its bytes, or -1."""
-    start = table[:, BODY] - HEADER_BYTES
-    return first_mismatch(raw, start + 17, start + 21, table[:, END].copy())
+    body = table[:, BODY]
+    return first_mismatch(raw, body - _TO_CRC, body - _TO_ATTRIBUTES, table[:, END].copy())
+
+
+_TO_CRC, _TO_ATTRIBUTES = HEADER_BYTES - 17, HEADER_BYTES - 21
+"""Bytes from there to the records. The attributes are the first that the CRC is of."""
 
 
 @numba.njit(cache=True, nogil=True)

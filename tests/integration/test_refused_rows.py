@@ -21,8 +21,8 @@ from streamsvc.entity_keys import encode_entity_keys
 from streamsvc.features.rows import EntityRows, column_types
 from streamsvc.features.spec import WindowSpec
 from streamsvc.monitor.metrics import FeatureMetrics
+from streamsvc.state.events import Events, Judged, SourceClock
 from streamsvc.state.partition import ViewPartition
-from streamsvc.state.source import Events, SourceClock
 from streamsvc.store.client import connect
 from streamsvc.store.reader import RowReader
 from streamsvc.store.row import RowLayout
@@ -75,11 +75,9 @@ class Worker:
         )
         greatest = max(t for _, t in log[:until])
         events = Events(
-            {},
-            at,
-            of_partition,
-            offsets,
-            np.ones(len(new), np.bool_),
+            Judged({}, at, offsets, np.ones(len(new), np.bool_)),
+            slice(0, len(new)),
+            0,
             [],
             greatest,
             SourceClock(greatest, False),

@@ -18,8 +18,9 @@ from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.feast.archive import event_time_column
 from streamsvc.feast.arrow_columns import column_from_arrow, epoch_ms
 from streamsvc.settings import Settings
+from streamsvc.state.events import Events, SourceClock
 from streamsvc.state.shuffle import compact
-from streamsvc.state.source import Events, SourceClock, SourcePartition
+from streamsvc.state.source import SourcePartition
 from streamsvc.transport.admin import Admin
 from streamsvc.transport.reader import read_to_end
 from streamsvc.transport.schema_registry import open_registry
@@ -131,7 +132,7 @@ def _kept(read: Events) -> EventLog:
             for name, column in read.columns.items()
         },
         read.event_time[rows],
-        read.partition[rows],
+        np.full(len(rows), read.partition),
         read.offset[rows],
         read.accepted[rows],
         {},

@@ -11,7 +11,7 @@ from support.shuffled import SPEC, VIEW, section
 from streamsvc.agents.intake import Intake, Taken
 from streamsvc.agents.shuffle_sender import Echo
 from streamsvc.state.partition import ViewPartition
-from streamsvc.state.shuffle import encode_shuffle
+from streamsvc.state.shuffle import by_group, encode_shuffle
 from streamsvc.transport.columnar_fetch import chunk_of_records
 
 TOPIC = "shuffle"
@@ -52,8 +52,12 @@ class Reader:
         )
 
 
+def sections(number):
+    return by_group([section(0, number, number + 1)], 1)[0]
+
+
 def record(number):
-    return encode_shuffle([section(0, number, number + 1)], 1)[0]
+    return encode_shuffle(sections(number))
 
 
 @settings(deadline=None)
@@ -69,7 +73,7 @@ def test_echoes_and_fetches_apply_each_record_once(ours, steps):
         applied = reader.state.applied
         if step == 0 and mine:
             at = mine.pop(0)
-            assert reader.intake.hear([Echo(TOPIC, 0, at, log[at])], 0) == (at == applied)
+            assert reader.intake.hear([Echo(TOPIC, 0, at, sections(at))], 0) == (at == applied)
             assert reader.state.applied == applied + (at == applied)
         elif step and fetched < len(log):
             high = min(fetched + step, len(log))
@@ -87,7 +91,7 @@ def test_echoes_and_fetches_apply_each_record_once(ours, steps):
 
 def test_an_echo_of_a_key_group_that_is_not_held_changes_nothing():
     reader = Reader()
-    assert not reader.intake.hear([Echo(TOPIC, 1, 0, record(0)), Echo("other", 0, 0, b"")], 0)
+    assert not reader.intake.hear([Echo(TOPIC, 1, 0, sections(0)), Echo("other", 0, 0, [])], 0)
     assert reader.state.applied == 0
 
 

@@ -11,9 +11,24 @@ from support.shuffled import SPEC, VIEW, rows, section, span
 from streamsvc.entity_keys import murmur2
 from streamsvc.state.blocks import unpack_block
 from streamsvc.state.partition import ViewPartition
-from streamsvc.state.shuffle import Section, decode_shuffle, encode_shuffle
+from streamsvc.state.shuffle import Section, by_group, decode_shuffle, encode_shuffle
 
 GROUPS = 3
+
+
+def encoded(sections):
+    return [encode_shuffle(each) for each in by_group(sections, GROUPS)]
+
+
+def plain(section):
+    rows = section.rows
+    columns = {name: column.to_pylist() for name, column in rows.columns.items()}
+    parts = rows.event_time, rows.partition, rows.offset
+    return (
+        (section.view, section.incarnation, section.spans, rows.keys.to_bytes_list()),
+        [part.tolist() for part in parts],
+        columns,
+    )
 
 
 @dataclass
@@ -26,7 +41,7 @@ class Sender:
 
     def step(self, size: int, logs: list[list[bytes]]) -> None:
         low, high = self.position, self.position + size
-        records = encode_shuffle([section(self.partition, low, high)], GROUPS)
+        records = encoded([section(self.partition, low, high)])
         for group, record in enumerate(records):
             logs[group].append(record)
         self.position = high
@@ -121,14 +136,14 @@ def test_an_events_row_names_the_record_it_came_with_however_the_log_is_read(ste
 
 
 def test_a_group_without_rows_still_learns_the_span():
-    records = encode_shuffle([section(0, 0, 1)], GROUPS)
+    records = encoded([section(0, 0, 1)])
     arrived = [decode_shuffle(unpack_block(r))[0] for r in records]
     assert sorted(len(a.rows) for a in arrived) == [0, 0, 1]
     assert all(a.spans == (span(0, 0, 1),) for a in arrived)
 
 
 def test_rows_go_to_the_group_of_their_entity():
-    for group, record in enumerate(encode_shuffle([section(0, 0, 40)], GROUPS)):
+    for group, record in enumerate(encoded([section(0, 0, 40)])):
         arrived = decode_shuffle(unpack_block(record))[0].rows
         assert (murmur2(arrived.keys) % GROUPS == group).all()
         assert sorted(arrived.offset.tolist()) == arrived.offset.tolist()
@@ -136,9 +151,7 @@ def test_rows_go_to_the_group_of_their_entity():
 
 def test_views_share_a_record_and_keep_their_own_rows():
     other = Section("other", 7, (span(1, 3, 9),), rows(1, 3, 9))
-    found = [
-        decode_shuffle(unpack_block(r)) for r in encode_shuffle([section(0, 0, 40), other], GROUPS)
-    ]
+    found = [decode_shuffle(unpack_block(r)) for r in encoded([section(0, 0, 40), other])]
     assert {len(sections) for sections in found} == {2}
     assert sum(len(sections[0].rows) for sections in found) == 40
     assert sorted(o for sections in found for o in sections[1].rows.offset.tolist()) == [
@@ -147,8 +160,16 @@ def test_views_share_a_record_and_keep_their_own_rows():
     assert all((s[1].view, s[1].incarnation) == ("other", 7) for s in found)
 
 
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9), st.integers(0, 9)), max_size=3))
+def test_a_record_says_what_the_sender_knows(ranges):
+    sections = [section(partition, low, low + n) for partition, low, n in ranges]
+    for known in by_group(sections, GROUPS):
+        told = decode_shuffle(unpack_block(encode_shuffle(known)))
+        assert [plain(each) for each in told] == [plain(each) for each in known]
+
+
 def test_a_section_of_another_incarnation_changes_nothing():
     held = ViewPartition(VIEW, SPEC, 0, 2)
-    record = encode_shuffle([section(0, 0, 40)], 1)[0]
+    record = encode_shuffle([section(0, 0, 40)])
     held.apply_shuffled(decode_shuffle(unpack_block(record)), 1, 0)
     assert (held.applied, held.vector, held.state.n_changed) == (1, {}, 0)
