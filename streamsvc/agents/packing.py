@@ -114,9 +114,10 @@ def pack(prepared: Sequence[Prepared]) -> list[Batch]:
 
 
 def _packed(emission: Emission, parts: list[tuple[Prepared, slice]]) -> Batch:
-    running, sizes = parts[0][0].running, [rows.stop - rows.start for _, rows in parts]
-    applied = np.repeat([each.cut.applied for each, _ in parts], sizes)
+    running, applied = parts[0][0].running, [each.cut.applied for each, _ in parts]
+    sizes = [rows.stop - rows.start for _, rows in parts]
+    at = applied[0] if len(parts) == 1 else np.repeat(applied, sizes)
     rows = running.layout.pack(
-        emission.values, running.incarnation, applied, emission.as_of, emission.valid_until
+        emission.values, running.incarnation, at, emission.as_of, emission.valid_until
     )
     return Batch(running.view.name, emission.keys, rows, parts)

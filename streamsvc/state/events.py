@@ -103,6 +103,9 @@ def rows_together(view: View, parts: Sequence[Events]) -> RowsTogether:
     What it takes to make rows hardly depends on how many they are, and with a udf it is a
     millisecond.
     """
+    if len(parts) == 1:
+        alone, rejects = parts[0].rows_for(view, parts[0].start)
+        return RowsTogether(alone, [0, len(alone)], [rejects])
     judged = parts[0].judged
     rows = np.flatnonzero(judged.accepted)
     refused: list[list[Reject]] = [[] for _ in parts]
