@@ -15,7 +15,8 @@ from streamsvc.agents.topology import RunningView, ViewKey
 from streamsvc.columns import I64, BytesColumn
 from streamsvc.features.emission import Emission
 from streamsvc.state.changelog import encode_commit
-from streamsvc.state.partition import Cut, ViewPartition
+from streamsvc.state.cut import Cut
+from streamsvc.state.partition import ViewPartition
 from streamsvc.store.row import PackedRows
 
 __all__ = ["Batch", "Prepared", "Update", "pack"]

@@ -7,26 +7,26 @@ topic. The state is a function of a prefix of that log; `applied` is where the p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from streamsvc.columns import I64
 from streamsvc.definitions.plan import View
 from streamsvc.events.lateness import NO_WATERMARK
-from streamsvc.features.emission import Emitted, EventRows
+from streamsvc.features.emission import Emitted
 from streamsvc.features.engine import WindowState, age_together, emit_together
 from streamsvc.features.rows import EntityRows
 from streamsvc.features.spec import WindowSpec
 from streamsvc.features.tile_batch import TileBatch
 from streamsvc.state.changelog import Commit, End
+from streamsvc.state.cut import Cut, EventsOf
 from streamsvc.state.events import Events, SourceClock
 from streamsvc.state.progress import Progress
 from streamsvc.state.shuffle import Section
 from streamsvc.state.trimming import Trimming
 from streamsvc.store.refused import RefusedRows
 
-__all__ = ["Cut", "EventsOf", "ViewPartition", "cut_together"]
+__all__ = ["ViewPartition", "cut_together"]
 
 AGEING_SLICE = 2_000
 """Rows aged in one flush: about a millisecond of store writes behind the fresh rows."""
@@ -37,36 +37,6 @@ ROUND_WORDS = 128
 these, which is twice what a commit takes in which hardly anything changed. While S words of
 state are written in whole, no more than `ROUND_SHARE` times S change: the log from the beginning of
 one round to the end of the next holds 2 * (1 + ROUND_SHARE) times the state."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EventsOf:
-    """The row of each event of a part of the input log."""
-
-    of: EventRows
-    applied: I64
-    """An offset of the input log by each row, everything below which it contains."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What one flush writes for one partition: rows, then the marker, then perhaps a commit."""
-
-    partition: int
-    incarnation: int
-    emissions: tuple[Emitted, ...]
-    applied: int
-    """Next offset of the input log; leads the position of every row in the cut."""
-    sources: dict[int, int]
-    """Next source offset by source partition: what the rows in the store now contain."""
-    clock_ms: int
-    commit: Commit | None
-    quiet: bool = False
-    """The rows wait: there are none, and the marker is another incarnation's."""
-    events: tuple[EventsOf, ...] = ()
-    """What was applied since the last cut, where each event counts; before all rows."""
-    rows_untold: bool = False
-    """Rows say what `events` do not, and not only by what has left a window."""
 
 
 class ViewPartition:

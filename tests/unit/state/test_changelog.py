@@ -35,6 +35,7 @@ from streamsvc.features.spec import WindowSpec
 from streamsvc.state import partition, trimming
 from streamsvc.state.blocks import unpack_block
 from streamsvc.state.changelog import End, Restorer, encode_commit, encode_open
+from streamsvc.state.cut import Cut
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.shuffle import Section, Span
 from streamsvc.state.trimming import Trimming
@@ -76,7 +77,7 @@ class Store:
     def __init__(self) -> None:
         self.rows: dict[bytes, tuple[tuple[int, int], int, dict[str, object]]] = {}
 
-    def write(self, cut: partition.Cut) -> None:
+    def write(self, cut: Cut) -> None:
         for rows in cut.emissions:
             columns = {name: column.to_pylist() for name, column in rows.values.items()}
             for i, key in enumerate(rows.keys.to_bytes_list()):
@@ -114,7 +115,7 @@ class Worker:
         known = Trimming(len(log.records), superseded=restorer.owner != name)
         return cls(name, world.view, log, state, known, restorer.end)
 
-    def commit(self, cut: partition.Cut, between: Iterator[None] | None = None) -> None:
+    def commit(self, cut: Cut, between: Iterator[None] | None = None) -> None:
         """Append a commit; in the middle of it something else may happen to the log."""
         assert cut.commit is not None
         records = encode_commit(self.name, cut.commit, self.state.state.spec)
@@ -192,7 +193,7 @@ class World(RuleBasedStateMachine):
         end = max(state.applied, min(state.applied + n, readable))
         state.apply_shuffled(self.input[state.applied : end], end, self.now)
 
-    def write(self, worker: Worker, *, commit: bool) -> partition.Cut:
+    def write(self, worker: Worker, *, commit: bool) -> Cut:
         worker.state.tick(self.now)
         cut = worker.state.cut(commit=commit)
         self.store.write(cut)
