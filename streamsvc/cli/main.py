@@ -6,6 +6,7 @@ typer at its top; everything else is imported inside its function.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +121,16 @@ def _global_options(
 ) -> None:
     if not chdir.is_dir():
         raise ConfigurationError(f"--chdir {chdir}: there is no such directory.")
+    _log_to_stderr()
     ctx.obj = CliContext(chdir.resolve())
+
+
+def _log_to_stderr() -> None:
+    """stdout is for what a command was asked for, which may be JSON. Workers set up their own."""
+    import structlog
+
+    # Asked for with each logger: whoever runs us in a process of theirs may change the stream.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def _register() -> None:

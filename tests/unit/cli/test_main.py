@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import typer
 from typer.testing import CliRunner
 
@@ -127,3 +128,22 @@ def test_an_interrupt_that_typer_does_not_hear_ends_with_its_code_too(
     with pytest.raises(SystemExit) as raised:
         main()
     assert raised.value.code == 130
+
+
+def test_what_a_command_logs_is_not_in_its_output(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def check() -> None:
+        structlog.get_logger("test").warning("waits_for_somebody")
+        print("{}")
+
+    monkeypatch.setattr(app.registered_commands[0], "callback", check)
+    name = app.registered_commands[0].name
+    before = structlog.get_config()["logger_factory"]
+    try:
+        shown = runner.invoke(app, ["-c", str(tmp_path), str(name)])
+    finally:
+        structlog.configure(logger_factory=before)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout == "{}\n"
+    assert "waits_for_somebody" in shown.stderr
