@@ -97,13 +97,13 @@ def read_together(parts: Sequence[tuple[SourcePartition, Chunk]]) -> list[Events
     sources, chunks = [source for source, _ in parts], [chunk for _, chunk in parts]
     source = sources[0].source
     clocks = [find_clocks(chunk) for chunk in chunks]
-    sizes = [len(chunk) for chunk in chunks]
-    ranges = [slice(low, high) for low, high in pairwise(np.cumsum([0, *sizes]).tolist())]
+    first = np.cumsum([0, *(len(chunk) for chunk in chunks)]).tolist()
+    ranges = [slice(low, high) for low, high in pairwise(first)]
     decoded = _decoded(sources[0].decoder, chunks, clocks)
     wrong = np.zeros(len(decoded.ok), np.bool_)
     if source.key_field is not None:
         text = key_text(decoded.columns[source.key_field])
-        wrong = _misplaced(text, sources, sizes) & decoded.ok
+        wrong = _misplaced(text, sources, ranges) & decoded.ok
     accepted = decoded.ok & ~wrong
     offset = np.concatenate([chunk.offsets for chunk in chunks])
     judged = Judged(decoded.columns, decoded.event_time, offset, accepted)
@@ -137,8 +137,10 @@ def _decoded(decoder: Decoder, chunks: Sequence[Chunk], clocks: Sequence[Clocks]
 
 
 def _misplaced(
-    text: BytesColumn, sources: Sequence[SourcePartition], sizes: Sequence[int]
+    text: BytesColumn, sources: Sequence[SourcePartition], ranges: Sequence[slice]
 ) -> Bools:
     """Rows whose declared key belongs in another partition; the promise is checked on all."""
-    of = np.array([(source.partition, source.partitions) for source in sources]).repeat(sizes, 0)
-    return (murmur2(text) % of[:, 1] != of[:, 0]) & text.valid
+    hashes, wrong = murmur2(text), np.empty(len(text), np.bool_)
+    for source, rows in zip(sources, ranges, strict=True):
+        wrong[rows] = hashes[rows] % source.partitions != source.partition
+    return wrong & text.valid
