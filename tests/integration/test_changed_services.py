@@ -119,7 +119,7 @@ class Changing(World):
             said = ""
             while text not in said:
                 await asyncio.sleep(0.05)
-                said += capsys.readouterr().out
+                said += "".join(capsys.readouterr())  # logs go to stderr once a command has run
 
     def serve(self, view, incarnation):
         """As a feature worker does that has caught up."""
