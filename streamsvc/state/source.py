@@ -6,9 +6,11 @@ the greatest event time before it in its own partition. So a replay judges as th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 
@@ -113,7 +115,7 @@ def read_together(parts: Sequence[tuple[SourcePartition, Chunk]]) -> list[Events
         late = of.judge(chunk, clock, at, accepted[rows])
         accepted[rows] &= ~late
         rejects = [
-            *(replace(r, row=r.row - rows.start) for r in decoded.rejects if _within(r.row, rows)),
+            *_own(decoded.rejects, rows),
             *(of.wrong_key(row) for row in wrong[rows].nonzero()[0].tolist()),
             *(of.late(row, int(at[row])) for row in late.nonzero()[0].tolist()),
         ]
@@ -122,8 +124,13 @@ def read_together(parts: Sequence[tuple[SourcePartition, Chunk]]) -> list[Events
     return found
 
 
-def _within(row: int, rows: slice) -> bool:
-    return bool(rows.start <= row < rows.stop)
+def _own(rejects: Sequence[Reject], rows: slice) -> Sequence[Reject]:
+    """Those of one chunk, by its own rows; all are in the order of rows."""
+    low, high = (
+        bisect_left(rejects, row, key=attrgetter("row")) for row in (rows.start, rows.stop)
+    )
+    own = rejects[low:high]
+    return own if not rows.start else [replace(r, row=r.row - rows.start) for r in own]
 
 
 def _decoded(decoder: Decoder, chunks: Sequence[Chunk], clocks: Sequence[Clocks]) -> Decoded:
