@@ -10,7 +10,7 @@ from streamsvc.agents.topology import RunningView, States, ViewKey
 from streamsvc.errors import IntegrityError
 from streamsvc.store.row_store import RowStore
 
-__all__ = ["Kept", "lost_builds"]
+__all__ = ["Kept", "lost_builds", "served_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,29 @@ async def lost_builds(
             lost[each.key] = _why_not_built(kept, each.view.name, at)
     _refuse(kept, {each.view.name: at for each, at in positions if each.key not in lost})
     return lost
+
+
+async def served_from(
+    rows: RowStore,
+    state_partitions: Callable[[RunningView], int],
+    kept: Kept,
+    each: RunningView,
+) -> int | None:
+    """Where a view began in a source partition of which it has committed nothing, if rows that
+    contain records of it are served all the same: whoever wrote them ended before the commit.
+
+    It begins once more then, and with the same records, so they have to be there.
+    """
+    began = max(each.topic_begins.get(kept.partition, 0), each.starts.get(kept.partition, 0))
+    if not kept.deleted(began) or not each.topic_begins:
+        return None
+    topic, partitions = each.view.source.topic, [kept.partition]
+    if each.shuffle is not None:
+        partitions = list(range(state_partitions(each)))
+    markers = await asyncio.to_thread(rows.promised, each.view.name, partitions)
+    told = [m for m in markers if m is not None and m.incarnation == each.incarnation]
+    served = any(m.applied.get(topic, {}).get(kept.partition, 0) > began for m in told)
+    return began if served else None
 
 
 def _why_not_built(kept: Kept, view: str, at: int) -> str:

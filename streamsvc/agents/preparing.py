@@ -65,6 +65,7 @@ async def prepare_topology(
             begins=_shuffle_ends(admin, topics, view, wanted, before),
             start=start_text(view.source),
             starts=starts_of(admin, view, claim.topic_id, before),
+            topic_begins=admin.start_offsets(view.source.topic),
         )
 
     newest = await agree(settings, topics.control, wanted, complete)
@@ -76,6 +77,7 @@ async def prepare_topology(
             quiet=control.quiet(newest[view.name]),
             begins=newest[view.name].begins,
             starts=newest[view.name].starts,
+            topic_begins=newest[view.name].topic_begins,
         )
         for view in plan.views
     )

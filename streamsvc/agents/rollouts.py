@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -34,6 +34,7 @@ __all__ = [
     "acknowledged",
     "add_chunk",
     "append_revision",
+    "hear",
     "live_workers",
     "read_rollouts",
     "say_applied",
@@ -100,6 +101,27 @@ def live_workers(settings: Settings, project: str, service: str) -> frozenset[st
     return frozenset(Groups(Admin(settings)).members(group))
 
 
+async def hear(
+    settings: Settings,
+    project: str,
+    log: RolloutLog,
+    service: str,
+    workers: frozenset[str],
+    patience_s: float,
+) -> frozenset[str]:
+    """Those of the workers that have not said what they run, once none is left or the patience has
+    ended: a worker that has just started answers before it has told.
+
+    Reads on in `log`.
+    """
+
+    def silent() -> frozenset[str]:
+        return workers - log.applied.get(service, {}).keys()
+
+    await _read_on(settings, project, log, lambda: not silent(), patience_s)
+    return silent()
+
+
 async def acknowledged(
     settings: Settings,
     project: str,
@@ -112,19 +134,14 @@ async def acknowledged(
 
     Reads on in `log`.
     """
-    found: dict[str, Applied] = {}
-    topic, service = rollout_topic(settings, project).name, revision.service
-    deadline = asyncio.get_running_loop().time() + patience_s
-    async with aclosing(follow(settings, topic, {0: log.position}, MAX_RECORDS)) as chunks:
-        async for chunk in chunks:
-            if chunk is not None:
-                add_chunk(log, chunk)
-            said = log.applied.get(service, {})
-            theirs = {worker: said[worker] for worker in workers & said.keys()}
-            found = {w: each for w, each in theirs.items() if each.revision >= revision.revision}
-            if len(found) == len(workers) or asyncio.get_running_loop().time() >= deadline:
-                break
-    return found
+
+    def found() -> dict[str, Applied]:
+        said = log.applied.get(revision.service, {})
+        theirs = {worker: said[worker] for worker in workers & said.keys()}
+        return {w: each for w, each in theirs.items() if each.revision >= revision.revision}
+
+    await _read_on(settings, project, log, lambda: len(found()) == len(workers), patience_s)
+    return found()
 
 
 async def write_progress(settings: Settings, project: str, progress: Progress) -> None:
@@ -140,6 +157,20 @@ async def say_applied(
     records = [(applied_key(s.service, s.worker), msgspec.json.encode(s)) for s in new]
     gone = [(applied_key(s.service, s.worker), None) for s in left]
     await _send(settings, rollout_topic(settings, project).name, [*records, *gone])
+
+
+async def _read_on(
+    settings: Settings, project: str, log: RolloutLog, done: Callable[[], bool], patience_s: float
+) -> None:
+    """Read the topic on until that is done, or the patience has ended."""
+    topic = rollout_topic(settings, project).name
+    deadline = asyncio.get_running_loop().time() + patience_s
+    async with aclosing(follow(settings, topic, {0: log.position}, MAX_RECORDS)) as chunks:
+        async for chunk in chunks:
+            if chunk is not None:
+                add_chunk(log, chunk)
+            if done() or asyncio.get_running_loop().time() >= deadline:
+                break
 
 
 async def _send(

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from streamsvc.agents.holdings import Holdings, Partition
-from streamsvc.agents.kept import Kept, lost_builds
+from streamsvc.agents.kept import Kept, lost_builds, served_from
 from streamsvc.agents.restoring import OnEngine, Restoring
 from streamsvc.agents.standby import Standby
 from streamsvc.agents.topic_watch import changed
@@ -132,7 +132,12 @@ class TakingOver:
             progress = await restore_progress(self._settings, topology.topics.progress)
         lost: dict[ViewKey, str] = {}
         for log in kept:
-            positions = _positions(log, views, states, progress)
+            positions, fresh = _positions(log, views, states, progress)
+            count = self._holdings.state_partitions
+            for each in fresh:
+                began = await served_from(self._rows, count, log, each)
+                if began is not None:
+                    positions.append((each, began))
             lost |= await self._lost_builds(log, positions, states)
         self._tell(lost)
         views = [each for each in views if each.shuffle is None or each.key not in lost]
@@ -180,14 +185,21 @@ def _positions(
     views: Sequence[RunningView],
     states: States,
     progress: Mapping[ProgressKey, Progress],
-) -> list[tuple[RunningView, int]]:
-    """Where views go on that have been in this partition before."""
+) -> tuple[list[tuple[RunningView, int]], list[RunningView]]:
+    """Where views go on that have been in this partition before, and those that read its records
+    and have committed nothing of them."""
     found: list[tuple[RunningView, int]] = []
+    fresh: list[RunningView] = []
     for each in views:
         held = states.get((each.key, kept.partition))
         if each.shuffle is not None and each.view.source.topic == kept.topic:
             if sent := progress.get(ProgressKey(*each.key, kept.partition)):
                 found.append((each, sent.offset))
-        elif each.log == kept.topic and held is not None and held[1].committed >= 0:
-            found.append((each, held[1].applied))
-    return found
+            else:
+                fresh.append(each)
+        elif each.log == kept.topic and held is not None:
+            if held[1].committed >= 0:
+                found.append((each, held[1].applied))
+            elif each.shuffle is None:
+                fresh.append(each)
+    return found, fresh

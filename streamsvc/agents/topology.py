@@ -41,6 +41,9 @@ class RunningView:
     """Shuffle partition -> offset before which none of its rows can lie; empty is the beginning."""
     starts: Mapping[int, int] = field(default_factory=dict)
     """Source partition -> offset at which it begins; empty is the beginning."""
+    topic_begins: Mapping[int, int] = field(default_factory=dict)
+    """Source partition -> first offset that the topic still had when the view was claimed; empty
+    where it was an older release that claimed it."""
 
     @property
     def key(self) -> ViewKey:

@@ -78,6 +78,7 @@ class Rollout:
         from streamsvc.errors import CheckFailedError
 
         settings, project = self.context.settings, self.plan.project
+        self._hear()
         before = self.now
         after = change(before)
         self._make_ready(set(after.versions) - set(before.versions))
@@ -107,6 +108,28 @@ class Rollout:
             raise CheckFailedError(
                 f"{', '.join(sorted(workers - said.keys()))}: no word within {PATIENCE_S:g} s. "
                 f"`streamsvc rollout status {self.service}` tells later ones."
+            )
+
+    def _hear(self) -> None:
+        """Know what runs where no revision says it: else the newest version on disk, which nobody
+        may have tried, would pass for the champion.
+
+        Raises CheckFailedError naming the workers that do not tell.
+        """
+        import asyncio
+
+        from streamsvc.agents.rollouts import hear
+        from streamsvc.errors import CheckFailedError
+
+        if self.log.current(self.service) is not None or not (workers := self.workers):
+            return
+        settings, project = self.context.settings, self.plan.project
+        silent = asyncio.run(hear(settings, project, self.log, self.service, workers, PATIENCE_S))
+        if silent:
+            raise CheckFailedError(
+                f"{', '.join(sorted(silent))}: did not say within {PATIENCE_S:g} s which version "
+                f"of {self.model} runs there, so nothing is changed. `streamsvc rollout status "
+                f"{self.service}` shows when it has."
             )
 
     def _make_ready(self, versions: set[int]) -> None:

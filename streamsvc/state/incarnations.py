@@ -89,6 +89,8 @@ class Claim(msgspec.Struct, frozen=True):
     """What its source said of where to begin; empty is the beginning."""
     starts: dict[int, int] = msgspec.field(default_factory=dict)
     """Source partition -> offset at which it begins, where its source said so."""
+    topic_begins: dict[int, int] = msgspec.field(default_factory=dict)
+    """Source partition -> first offset that the topic still had when this was claimed."""
 
     @property
     def key(self) -> bytes:

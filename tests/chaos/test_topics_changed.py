@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 
 import pytest
@@ -36,7 +37,12 @@ def payments(n, seed, *, after=0, keyed=True):
 
 def await_death(repo, name, code):
     """The log of a worker that ends by itself with this exit code."""
-    assert repo.workers.pop(name).wait(PATIENCE_S) == code, repo.log_of(name)[-4000:]
+    try:
+        found = repo.workers[name].wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{name} goes on: {repo.log_of(name)[-4000:]}")
+    del repo.workers[name]
+    assert found == code, repo.log_of(name)[-4000:]
     return repo.log_of(name)
 
 
@@ -188,6 +194,34 @@ def test_records_deleted_unread_stop_the_worker_until_the_views_are_begun_anew(r
     assert_served(repo, KEYED_VIEWS)
     assert_no_others(repo, KEYED_VIEWS)
     repo.assert_workers_alive()
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_records_deleted_before_the_first_commit_are_missed_where_rows_contain_them(
+    stack, tmp_path, served
+):
+    never = {"STREAMSVC_COMMIT_INTERVAL_MS": str(HOUR)}
+    with RunningRepo(stack, tmp_path, "payments_keyed", **never) as repo:
+        repo.create_topic(4)
+        repo.apply()
+        repo.start_worker("one")
+        if served:
+            produce(repo, payments(N, 1))
+        repo.wait_until_applied()
+        assert repo.stop_worker("one", signal.SIGKILL) == -signal.SIGKILL
+        if not served:
+            produce(repo, payments(N, 1))
+        repo.admin.delete_records(repo.topic, repo.admin.end_offsets(repo.topic))
+        produce(repo, payments(N, 2, after=N))
+        repo.start_worker("two")
+        if served:
+            log = await_death(repo, "two", 4)
+            lacking = " ".join(f"--from-topic {view}" for view in sorted(KEYED_VIEWS))
+            assert f"streamsvc store rebuild {lacking}" in log
+            return
+        repo.wait_until_applied()
+        assert_served(repo, KEYED_VIEWS)
+        repo.assert_workers_alive()
 
 
 @pytest.mark.parametrize("while_running", [True, False])

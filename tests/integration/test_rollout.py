@@ -14,6 +14,7 @@ from support.scoring_world import PARTITIONS, World, now_ms, remove, some, where
 from streamsvc.agents.rollouts import (
     acknowledged,
     append_revision,
+    hear,
     live_workers,
     read_rollouts,
     standing,
@@ -69,6 +70,7 @@ class Rolled(World):
         async with asyncio.timeout(PATIENCE_S):
             while len(live := await asyncio.to_thread(live_workers, *self.ask)) < workers:
                 await asyncio.sleep(0.05)
+        assert not await hear(self.settings, project, log, name, live, PATIENCE_S)
         words = Words("test", now_ms(), "because")
         revision = change(standing(log, name, self.repository / self.route.model), words)
         await append_revision(self.settings, project, revision)
@@ -198,6 +200,9 @@ async def test_a_version_that_cannot_run_never_takes_traffic(rolled):
     w = rolled
     async with w.worker(model_server="triton"):
         await w.asks(3)
+        nobody = frozenset({"nobody"})
+        log = await read_rollouts(w.settings, w.plan.project)
+        assert await hear(w.settings, w.plan.project, log, w.service.name, nobody, 0.1) == nobody
         golden = msgspec.structs.replace(w.card.golden, outputs=[0.5] * len(w.card.golden.outputs))
         publish(w.repository, msgspec.structs.replace(w.card, version=5, golden=golden), w.booster)
         corrupt = publish(w.repository, msgspec.structs.replace(w.card, version=6), w.booster)
