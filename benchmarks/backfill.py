@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -28,13 +29,13 @@ from machine import machine
 from spend import assert_right, spend
 
 from streamsvc.agents.backfill.cluster import open_pool
-from streamsvc.agents.backfill.extent import archive_files, handover_of, units_of
+from streamsvc.agents.backfill.extent import Unit, archive_files, handover_of, units_of
 from streamsvc.agents.backfill.tiles import Task, merged, unit_tiles
 from streamsvc.archive.names import ArchiveFile, Log
 from streamsvc.archive.parquet import Footer, write_file
 from streamsvc.archive.rows import archive_schema
 from streamsvc.archive.storage import ArchiveStorage
-from streamsvc.columns import numeric, strings
+from streamsvc.columns import strings
 from streamsvc.definitions.plan import EventField, EventSchema, Source, View
 from streamsvc.entity_keys import encode_entity_keys, murmur2
 from streamsvc.features.engine import WindowState
@@ -107,32 +108,34 @@ def work(task: Task, state: int, parts: list[bytes | None]) -> list[bytes]:
     return [p.to_bytes() for p in built.snapshot().slices(task.spec, 512 * 1024)]
 
 
-def ready(_: int) -> int:
-    """Compile, or load what was compiled, before anything is measured."""
-    spec = view_of(Path("/nowhere"), False)
-    task = Task(spec, 1, 1, None)  # type: ignore[arg-type]
-    state = WindowState(task.spec)
-    ids = encode_entity_keys([strings(["a", "b"])])
-    zeros = np.zeros(2, np.int64)
-    state.apply(ids, zeros + START_MS, zeros, zeros, {"amount": numeric([1.0, 2.0])})
-    other = WindowState(task.spec)
-    other.merge(state.snapshot())
-    murmur2(ids)
-    return 0
+def ready(task: Task, units: list[Unit]) -> None:
+    """Compile, or load what was compiled, and import: all the work of a small archive."""
+    pieces = [unit_tiles(task, unit) for unit in units]
+    for state, found in task.built_by(units).items():
+        work(task, state, [pieces[i].tiles.get(state) for i in found])
 
 
-def run(view: View, n: int, processes: int) -> tuple[float, float, int]:
-    """Events a second, CPU seconds of all processes an event, and bytes of tiles."""
+def task_of(view: View) -> tuple[Task, Callable[[], list[Unit]]]:
+    """What is to be made of a view's archive, and what finds the pieces of work."""
     storage, files = archive_files(view.source, TOPIC_ID)
     handover = handover_of(view.source, storage, files, None, None)
-    states = GROUPS if view.shuffled else PARTITIONS
-    task = Task(view, PARTITIONS, states, handover)
+    task = Task(view, PARTITIONS, GROUPS if view.shuffled else PARTITIONS, handover)
+    return task, lambda: units_of(view.source, storage, files, handover, task.since_ms)
+
+
+def run(view: View, small: View, n: int, processes: int) -> tuple[float, float, int]:
+    """Events a second, CPU seconds of all processes an event, and bytes of tiles."""
+    task, find = task_of(view)
+    first, first_units = task_of(small)
     with open_pool(None, processes) as pool:
         submit = pool.client.submit
-        pool.client.gather([submit(ready, i, pure=False) for i in range(4 * processes)])
+        workers = pool.client.scheduler_info()["workers"]
+        pool.client.gather(
+            [submit(ready, first, first_units(), workers=[w], pure=False) for w in workers]
+        )
         used = sum(pool.client.run(time.process_time).values())
         began = time.perf_counter()
-        units = units_of(view.source, storage, files, handover, task.since_ms)
+        units = find()
         pieces = [submit(unit_tiles, task, unit, pure=False) for unit in units]
         built = {
             state: submit(
@@ -188,14 +191,15 @@ def main() -> None:
     parser.add_argument("--declared", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        view = view_of(Path(directory), given.declared)
+        view, small = (view_of(Path(directory) / d, given.declared) for d in ("all", "small"))
         make(view, given.events)
+        make(small, 10_000)
         print(machine("distributed", "pyarrow", "numba"))
         found: dict[int, list[tuple[float, float]]] = {p: [] for p in given.processes}
         # In turns, so that whatever else the machine does meets all of them.
         for _ in range(given.runs):
             for processes, runs in found.items():
-                rate, cpu, written = run(view, given.events, processes)
+                rate, cpu, written = run(view, small, given.events, processes)
                 runs.append((rate, cpu))
     how = "by the declared key" if given.declared else "behind a shuffle"
     print(

@@ -58,7 +58,7 @@ FULL: dict[str, str] = {
     "engines": "engines/run.py throughput",
     "engines_latency": "engines/run.py latency",
     "restore": "restore.py",
-    "backfill": "backfill.py",
+    "backfill": "backfill.py --events 24000000",
     "steady": "steady.py",
     "capacity": "capacity.py",
 }

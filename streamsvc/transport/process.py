@@ -6,13 +6,18 @@ import ctypes
 import gc
 import sys
 
-__all__ = ["tune_process"]
+__all__ = ["ALLOCATOR", "tune_process"]
 
 SWITCH_INTERVAL_S = 0.0005
 KEPT_BYTES = 32 << 20
 """What each arena of the allocator keeps of what was freed."""
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # that glibc takes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
+    "MALLOC_MMAP_THRESHOLD_": _LARGEST_MMAP_THRESHOLD,
+}
+"""The environment that sets glibc's allocator likewise in a process that is yet to start."""
 
 
 def tune_process() -> None:

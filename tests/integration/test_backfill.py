@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import signal
 import time
 from collections import Counter
@@ -284,6 +285,21 @@ def world(stack, directory: Path, key_field: str | None) -> World:
     )
     Admin(settings).ensure([TopicSpec(source.topic, PARTITIONS)])
     return World(settings, Plan(stack.unique("p"), (source,), tuple(views), (), (), ()))
+
+
+def page_faults(arrays):
+    """Of a process that makes arrays of 8 MB one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(arrays):
+        np.ones(1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_our_processes_keep_freed_memory_for_the_next_batch():
+    with open_pool(None, 1) as pool:
+        pool.client.submit(page_faults, 1, pure=False).result()
+        again = pool.client.submit(page_faults, 20, pure=False).result()
+    assert again < 20 * (8 << 20) / resource.getpagesize() / 4
 
 
 async def test_the_stream_goes_on_where_the_archive_ends(stack, tmp_path):

@@ -24,6 +24,7 @@ from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.features.engine import EngineStats
 from streamsvc.settings import Settings
 from streamsvc.store.markers import Marker
+from streamsvc.transport.process import ALLOCATOR
 
 __all__ = ["Pool", "open_pool"]
 
@@ -41,7 +42,13 @@ def open_pool(scheduler: str | None, processes: int | None) -> Iterator[Pool]:
             yield Pool(client)
         return
     distributed = import_distributed("backfill")
+    import dask
+
+    # Dask has its workers give back whatever is freed. The next batch takes as much again, and the
+    # pages that the system clears for that are a third of a backfill's CPU.
+    allocator = {f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in ALLOCATOR.items()}
     with (
+        dask.config.set(allocator),
         tempfile.TemporaryDirectory(prefix="streamsvc-backfill-") as directory,
         distributed.LocalCluster(
             n_workers=processes or os.cpu_count() or 1,
