@@ -130,6 +130,7 @@ class FeatureWorker:
             self._dead.flush,
             self._committed,
         )
+        self.app.fetch_gate = self._turns.wanting
         self._inbox = Inbox((), self._turns.wake)
         self._late = Inbox((), self._turns.wake, LATE_TURN_ROWS)
         self._subscription = Subscription(self.app, self._inbox)

@@ -29,6 +29,11 @@ MAX_UNTOLD_BYTES = 64 << 20
 Rows of entities need no such limit: there is one each, however many events come in."""
 
 
+SMALL_TURN_ROWS = 2_000
+"""Until a turn of fewer records is over, and what it sent to the shuffle applied, nothing more is
+fetched. A turn of many takes so long that the next fetch has to come meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
     """What one turn did."""
@@ -69,6 +74,12 @@ class Turns:
         self._before_commit = before_commit
         self._committed = committed
         self._echoes: list[Echo] = []
+        self._sending = 0
+        """Cycles of the shuffle that are not acknowledged."""
+        self.wanting = asyncio.Event()
+        """Cleared while a small turn is under way. What is fetched meanwhile would wait here, in
+        more pieces than if it had waited at the broker."""
+        self.wanting.set()
         self._wake = asyncio.Event()
         self._ending = False
         self._untold = False
@@ -92,15 +103,21 @@ class Turns:
                 await all_arrived(lambda: inbox.received)
                 self._wake.clear()
                 echoes, self._echoes = self._echoes, []
-                turn = await self._on_engine(echoes, inbox.take(self._open), late.take(self._open))
+                deliveries = inbox.take(self._open)
+                if 0 < sum(len(each.chunk) for each in deliveries) < SMALL_TURN_ROWS:
+                    self.wanting.clear()
+                turn = await self._on_engine(echoes, deliveries, late.take(self._open))
                 self._full = turn.full
                 for delivery in turn.applied:
                     self._applied(delivery)
                 for sender, cycle in turn.cycles:
                     acknowledged = await sender.send(cycle)
+                    self._sending += 1
                     tasks.create_task(self._after(acknowledged))
                 if turn.flush is not None and not turn.flush.over:
                     tasks.create_task(self._finish(turn.flush))
+                if not (self._echoes or self._sending):
+                    self.wanting.set()
 
     def end(self) -> None:
         """Let the turn that is under way be the last."""
@@ -157,6 +174,7 @@ class Turns:
 
     async def _after(self, acknowledged: Awaitable[list[Echo]]) -> None:
         self._echoes += await acknowledged
+        self._sending -= 1
         self.wake()
 
     async def _finish(self, flush: Flush) -> None:

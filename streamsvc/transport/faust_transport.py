@@ -365,7 +365,7 @@ class Transport(stock.Transport):
     fetch_max_wait_ms: ClassVar[int] = 100
     """Milliseconds that the broker may hold an empty fetch. It also bounds how long a partition
     that was left out of that fetch has to wait for the next one."""
-    fetch_spacing_s: ClassVar[float] = 0.008
+    fetch_spacing_s: ClassVar[float] = 0.003
     """Least seconds between two fetches that bring records."""
     fetch_min_bytes: ClassVar[int] = 1
     """Bytes that the broker waits for; 1 answers as soon as there is anything."""
