@@ -233,7 +233,8 @@ def test_interrupted_up_leaves_nothing_and_can_be_repeated(
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=300)
-    assert process.returncode == 130, told
+    # Where the signal meets some of its code, Python ends itself by it: a shell says 130 of both.
+    assert process.returncode in {130, -signal.SIGINT}, told
     assert processes.marked(mark) == []
     assert of(LocalStack(repo).up(["kafka"]), "kafka").state == "running"
 
