@@ -37,7 +37,7 @@ SHORT: dict[str, str] = {
     "scoring_against": "scoring_against.py --requests 100000",
     "scoring_latency": "scoring.py latency --declared --rate 500 1000 --seconds 8",
     "restore": "restore.py --tiles 500000 --repeats 1",
-    "backfill": "backfill.py --events 2000000 --runs 1",
+    "backfill": "backfill.py --runs 1",
     "capacity": "capacity.py",
 }
 FULL: dict[str, str] = {
