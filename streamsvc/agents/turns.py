@@ -74,8 +74,10 @@ class Turns:
         self._before_commit = before_commit
         self._committed = committed
         self._echoes: list[Echo] = []
-        self._sending = 0
-        """Cycles of the shuffle that are not acknowledged."""
+        self._awaited = 0
+        """Cycles that small turns sent to the shuffle, and that no turn has applied yet."""
+        self._acknowledged = 0
+        """Those of them that the next turn applies."""
         self.wanting = asyncio.Event()
         """Cleared while a small turn is under way. What is fetched meanwhile would wait here, in
         more pieces than if it had waited at the broker."""
@@ -103,20 +105,24 @@ class Turns:
                 await all_arrived(lambda: inbox.received)
                 self._wake.clear()
                 echoes, self._echoes = self._echoes, []
+                heard, self._acknowledged = self._acknowledged, 0
                 deliveries = inbox.take(self._open)
-                if 0 < sum(len(each.chunk) for each in deliveries) < SMALL_TURN_ROWS:
+                small = 0 < sum(len(each.chunk) for each in deliveries) < SMALL_TURN_ROWS
+                if small:
                     self.wanting.clear()
                 turn = await self._on_engine(echoes, deliveries, late.take(self._open))
                 self._full = turn.full
+                self._awaited -= heard
                 for delivery in turn.applied:
                     self._applied(delivery)
                 for sender, cycle in turn.cycles:
                     acknowledged = await sender.send(cycle)
-                    self._sending += 1
-                    tasks.create_task(self._after(acknowledged))
+                    # What is read beside the consumer sends without end: it keeps nobody waiting.
+                    self._awaited += small
+                    tasks.create_task(self._after(acknowledged, awaited=small))
                 if turn.flush is not None and not turn.flush.over:
                     tasks.create_task(self._finish(turn.flush))
-                if not (self._echoes or self._sending):
+                if not self._awaited:
                     self.wanting.set()
 
     def end(self) -> None:
@@ -172,9 +178,9 @@ class Turns:
             self._untold = False
         return _Turn(applied, cycles, flush, full and flush is None)
 
-    async def _after(self, acknowledged: Awaitable[list[Echo]]) -> None:
+    async def _after(self, acknowledged: Awaitable[list[Echo]], *, awaited: bool) -> None:
         self._echoes += await acknowledged
-        self._sending -= 1
+        self._acknowledged += awaited
         self.wake()
 
     async def _finish(self, flush: Flush) -> None:

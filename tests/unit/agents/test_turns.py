@@ -43,7 +43,7 @@ class Engine:
         return [Taken.NEW] * len(chunks)
 
     def catch_up(self, chunks, now_ms):
-        pass
+        self.take(chunks, now_ms)
 
     def offered(self):
         offers, self.offers = self.offers, {}
@@ -86,9 +86,10 @@ class Running:
             asyncio.sleep,
         )
         self.inbox = Inbox((TOPIC,), self.turns.wake)
+        self.late = Inbox((TOPIC,), self.turns.wake)
 
     async def __aenter__(self):
-        self.task = asyncio.create_task(self.turns.run(self.inbox, Inbox((), self.turns.wake)))
+        self.task = asyncio.create_task(self.turns.run(self.inbox, self.late))
         return self
 
     async def __aexit__(self, *exc):
@@ -132,3 +133,18 @@ async def test_while_a_large_turn_is_under_way_the_next_records_are_fetched():
             await asyncio.sleep(0)
         assert running.turns.wanting.is_set()
         running.sender.sent[0].set_result(["echo"])
+
+
+@pytest.mark.timeout(30)
+async def test_what_a_rebuild_sends_keeps_nobody_waiting():
+    async with Running(shuffles=True) as running:
+        await running.take(1)
+        while not running.sender.sent:
+            await asyncio.sleep(0)
+        await running.late.put(SimpleNamespace(chunk=Chunk(1)))
+        while len(running.sender.sent) < 2:
+            await asyncio.sleep(0)
+        assert not running.turns.wanting.is_set()
+        running.sender.sent[0].set_result(["echo"])
+        await running.turns.wanting.wait()
+        running.sender.sent[1].set_result([])
