@@ -18,7 +18,6 @@ from faust.types import TP
 
 from streamsvc.agents.archive_targets import ArchiveTarget, archive_targets
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
-from streamsvc.agents.ledger import AckLedger
 from streamsvc.archive.names import Log, logs_of
 from streamsvc.archive.writing import PartitionWriter
 from streamsvc.definitions.plan import Plan
@@ -70,7 +69,6 @@ class ArchiveWorker:
         self._sends_letters = bool(partitions)
         self._dead = DeadLetterSender(partitions, topics, self._producer, metrics)
         self._writers: dict[Partition, PartitionWriter] = {}
-        self._ledger = AckLedger()
         self._generation = -1
         self._busy = asyncio.Lock()
         """Held while one partition's records are taken in, or files made of them."""
@@ -123,7 +121,6 @@ class ArchiveWorker:
         """Begin anew where the files end, with partitions that were ours before, too."""
         generation = self.app.consumer_generation_id
         writers = await self._on_thread(lambda: self._open(assignment))
-        self._ledger = AckLedger()
         self._writers, self._generation = writers, generation
         return {TP(*partition): writer.next_offset for partition, writer in writers.items()}
 
@@ -164,7 +161,6 @@ class ArchiveWorker:
                 rejects = await self._on_thread(lambda: writer.take(unread, time.monotonic()))
                 self._refused(unread, rejects)
                 self._metrics.events.labels(chunk.topic).inc(len(unread))
-            self._ledger.add(partition, chunk.next_offset, delivery.ack)
             held = {p: w.bytes for p, w in self._writers.items()}
             if sum(held.values()) > self._settings.archive_buffer_bytes:
                 await self._write([max(held, key=lambda p: held[p])])
@@ -177,16 +173,12 @@ class ArchiveWorker:
             self._metrics.dead_letters.labels(chunk.topic, reject.reason).inc()
 
     async def _tick(self) -> None:
-        told = -1  # the generation in which the group was last told where the files end
         while True:
             await asyncio.sleep(TICK_S)
             oldest = time.monotonic() - self._settings.archive_interval_s
             async with self._busy:
                 await self._write([p for p, w in self._writers.items() if w.opened_at <= oldest])
-            if told != self._generation >= 0:
-                told = self._generation
-                ends = {TP(*p): w.written_until for p, w in self._writers.items()}
-                await self.app.commit_positions(ends)
+            self.app.done_below({TP(*p): w.written_until for p, w in self._writers.items()})
 
     # --- files -----------------------------------------------------------------------------
 
@@ -201,7 +193,7 @@ class ArchiveWorker:
                 return
             await self._on_thread(partial(self._file, writer, partition[0], generation))
             if generation == self._generation:
-                self._ledger.release(partition, writer.written_until)
+                self.app.done_below({TP(*partition): writer.written_until})
 
     def _file(self, writer: PartitionWriter, topic: str, generation: int) -> None:
         if generation != self._generation:

@@ -25,7 +25,6 @@ from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.holdings import Holdings
 from streamsvc.agents.inbox import LATE_TURN_ROWS, Inbox
 from streamsvc.agents.intake import Intake
-from streamsvc.agents.ledger import AckLedger
 from streamsvc.agents.preparing import prepare_topology
 from streamsvc.agents.read_positions import read_positions
 from streamsvc.agents.shuffle_sender import ShuffleSender
@@ -97,7 +96,6 @@ class FeatureWorker:
             self._standby,
             metrics,
         )
-        self._ledger = AckLedger()
         self._dead = DeadLetterSender(
             topology.dead_partitions, topology.topics, self._producer, metrics
         )
@@ -246,8 +244,7 @@ class FeatureWorker:
             if before not in (-1, self._intake.generation - 1):
                 # A generation went by without us, in which others may have held what we hold.
                 kept -= await self._taking_over.opened_by_others()
-            for partition in await self._on_engine(lambda: self._holdings.release(kept)):
-                self._ledger.drop(partition)
+            await self._on_engine(lambda: self._holdings.release(kept))
             with self.metrics.restore.time():
                 taken = await self._taking_over.take(assignment)
             if taken:
@@ -320,7 +317,6 @@ class FeatureWorker:
         chunk = delivery.chunk
         if chunk.topic in self.topology.sources:
             self.metrics.events.labels(chunk.topic).inc(len(chunk))
-        self._ledger.add((chunk.topic, chunk.partition), chunk.next_offset, delivery.ack)
 
     def _on_engine(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._engine, call)
@@ -328,7 +324,7 @@ class FeatureWorker:
     # --- durability ------------------------------------------------------------------------
 
     async def _committed(self) -> None:
-        """After a round of commits: shuffle progress, then acknowledgements."""
+        """After a round of commits: shuffle progress, then what the group says of us."""
         sent = {key: p for sender in self._senders.values() for key, p in sender.sent.items()}
         # Whatever was refused before these rows were offered has to be delivered first.
         await self._dead.flush()
@@ -343,8 +339,7 @@ class FeatureWorker:
                 records.append((key.encode(), progress.encode(), ()))
         if records:
             await (await self._producer.send(self.topology.topics.progress, 0, records))
-        for held_partition, offset in durable.items():
-            self._ledger.release(held_partition, offset)
+        self.app.done_below({TP(*partition): offset for partition, offset in durable.items()})
         self.metrics.show_state(stats)
         for view, n in self._holdings.waiting().items():
             self.metrics.waiting.labels(view).set(n)

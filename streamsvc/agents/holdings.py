@@ -38,6 +38,8 @@ class Holdings:
         self.views: States = {}
         self.offered: dict[tuple[ViewKey, int], int] = {}
         """(view, source partition) -> next source offset to be shuffled."""
+        self._offered_before: dict[tuple[ViewKey, int], int] = {}
+        """The same as it was when we began: below it others have seen to it."""
         self.read: dict[Partition, int] = {}
         """Shuffle partition -> next offset that the consumer delivers."""
         self.partition_counts: dict[str, int] = {}
@@ -63,8 +65,8 @@ class Holdings:
 
     # --- rebalance -------------------------------------------------------------------------
 
-    def release(self, assignment: frozenset[Partition]) -> list[Partition]:
-        """Forget what is no longer assigned; returns those partitions."""
+    def release(self, assignment: frozenset[Partition]) -> None:
+        """Forget what is no longer assigned."""
         gone = [p for p in self.held if p not in assignment]
         for topic, partition in gone:
             for each in self.topology.views:
@@ -73,10 +75,10 @@ class Holdings:
                     self._forget(held)
                 if each.view.source.topic == topic:
                     self.offered.pop(held, None)
+                    self._offered_before.pop(held, None)
             self.lanes.pop((topic, partition), None)
             self.read.pop((topic, partition), None)
         self.version += bool(gone)
-        return gone
 
     def adopt(self, topology: Topology) -> None:
         """Go over to a topology; views of both run on as the new one describes them, which may say
@@ -100,7 +102,7 @@ class Holdings:
                 self.lanes.pop(at, None)
                 self.read.pop(at, None)
         for held in [held for held in self.offered if held[0] not in wanted]:
-            del self.offered[held]
+            del self.offered[held], self._offered_before[held]
         # One incarnation that waits is enough: the newest.
         newest = {each.view.name: each.incarnation for each in topology.views if each.quiet}
         for held in list(self._quiet):
@@ -202,7 +204,7 @@ class Holdings:
             fresh = Progress(first, NO_WATERMARK, NO_WATERMARK, False)
             if each.shuffle is not None:
                 found = progress.get(ProgressKey(*each.key, partition), fresh)
-                self.offered[held] = found.offset
+                self.offered[held] = self._offered_before[held] = found.offset
             elif held in self.views:
                 found = self.views[held][1].position() or fresh
             else:
@@ -324,7 +326,10 @@ class Holdings:
         return found
 
     def durable(self, sent: Mapping[ProgressKey, Progress]) -> dict[Partition, int]:
-        """Offset below which every effect of a partition's records is durable."""
+        """Offset below which every effect of a partition's records is durable.
+
+        `sent` is how far we know that each view's rows are in the shuffle.
+        """
         found: dict[Partition, int] = {}
         for (topic, partition), lanes in self.lanes.items():
             ends = []
@@ -333,7 +338,8 @@ class Holdings:
                     ends.append(self.views[(each.key, partition)][1].committed)
                 else:
                     progress = sent.get(ProgressKey(*each.key, partition))
-                    ends.append(progress.offset if progress else -1)
+                    before = self._offered_before[(each.key, partition)]
+                    ends.append(max(progress.offset, before) if progress else before)
             found[(topic, partition)] = min(ends, default=lanes.lead.next_offset)
         for topic, partition in self.read:
             states = self.readers(topic, partition)

@@ -68,10 +68,11 @@ class StreamApp(faust.App):
     user: str | None = None
     """Whom Kafka knows us as."""
 
-    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
-        """Commit where a worker that keeps positions of its own goes on, which the group may not
-        know: else a partition that gets no more records would show a lag for ever."""
-        await self.consumer._commit_offsets(positions)
+    def done_below(self, offsets: Mapping[TP, int]) -> None:
+        """What a worker that keeps positions of its own knows to be done, instead of
+        acknowledgements: else a partition that it was handed over, and that gets no more records,
+        would show a lag for ever."""
+        self.consumer.ledger.done_below(offsets)
 
     def _new_transport(self) -> Transport:
         # By class rather than by URL, so that it works from a checkout that is not installed.

@@ -1,7 +1,9 @@
 """Which chunks were delivered, which are done, and how far a partition may be committed.
 
 Per partition, slots in delivery order. What may be committed is the `next_offset` of the longest
-acknowledged prefix. Two rules make losing a chunk impossible rather than unlikely:
+acknowledged prefix, or what a worker that keeps positions of its own says is done: it knows more,
+for a chunk may be done when its slot is dead, or before this process had it at all. Two rules make
+losing a chunk impossible rather than unlikely:
 
 - a chunk is only accepted if it starts exactly where the one before it ended (or where the
   partition was sought to); anything else raises IntegrityError;
@@ -41,9 +43,10 @@ class Slot:
 
 
 class _Track:
-    __slots__ = ("blank", "done", "expected", "slots")
+    __slots__ = ("blank", "done", "expected", "slots", "start")
 
     def __init__(self, position: int) -> None:
+        self.start = position
         self.blank = (position, position)
         self.expected = position
         self.done: int | None = None
@@ -121,16 +124,28 @@ class Ledger:
         track.slots.append(slot)
         return slot
 
-    def committable(self, partition: Partition) -> int | None:
-        """`next_offset` of the acknowledged prefix: every record below it is done.
+    def done_below(self, offsets: Mapping[Partition, int]) -> None:
+        """Every record below these offsets is done, whether its slot was acknowledged or not.
 
-        None if nothing was acknowledged since the partition was started.
+        Partitions that are not held, and offsets below where one started, say nothing new.
+        """
+        for partition, offset in offsets.items():
+            track = self._tracks.get(partition)
+            if track is not None and offset >= track.start:
+                track.done = max(offset, track.done or 0)
+
+    def committable(self, partition: Partition) -> int | None:
+        """The offset below which every record is done: that of the acknowledged prefix, or what
+        `done_below` was told.
+
+        None if neither says anything since the partition was started.
         """
         track = self._tracks.get(partition)
         if track is None:
             return None
-        while track.slots and track.slots[0].acked:
-            track.done = track.slots.popleft().next_offset
+        done = track.done or track.start
+        while track.slots and (track.slots[0].acked or track.slots[0].next_offset <= done):
+            done = track.done = max(done, track.slots.popleft().next_offset)
         return track.done
 
     def in_flight(self) -> int:

@@ -116,6 +116,15 @@ class Interleavings(RuleBasedStateMachine):
         if epoch == self.epoch[partition]:
             self.done[partition].update(offsets)
 
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def done_below(self, data):
+        # Told by what a worker knows itself, also of chunks whose slots are dead by now.
+        partition, _, offsets, _ = data.draw(st.sampled_from(self.given))
+        self.ledger.done_below({partition: offsets.stop})
+        if offsets.stop > self.started.get(partition, offsets.stop):
+            self.done[partition].update(range(self.started[partition], offsets.stop))
+
     @invariant()
     def never_commits_past_what_was_not_done(self):
         for partition, start in self.started.items():
