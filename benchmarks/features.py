@@ -169,10 +169,10 @@ def measure(
 
 
 def child(mode: str, topic: str, settings: Settings, views: int) -> None:
-    from streamsvc.agents import features
+    from streamsvc.agents import run_features
     from streamsvc.transport.app import run
 
-    run(features.run_views(settings, plan(topic, mode == "direct", views)))
+    run(run_features.run_views(settings, plan(topic, mode == "direct", views)))
 
 
 def main() -> None:

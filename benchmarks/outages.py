@@ -306,7 +306,7 @@ def inferences(settings: Settings, model: str) -> int:
 
 
 def child(tag: str, deadline_ms: int) -> None:
-    from streamsvc.agents.scoring import run_services
+    from streamsvc.agents.run_scoring import run_services
     from streamsvc.transport.app import run as run_loop
 
     settings = load_settings()

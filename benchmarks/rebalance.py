@@ -389,10 +389,10 @@ def changes(fleet: Fleet, settled: Callable[[], None]) -> Iterator[tuple[str, Ca
 
 
 def child(topic: str, instance_id: str | None, settings: Settings) -> None:
-    from streamsvc.agents import features
+    from streamsvc.agents import run_features
     from streamsvc.transport.app import run
 
-    run(features.run_views(settings, plan(topic), instance_id))
+    run(run_features.run_views(settings, plan(topic), instance_id))
 
 
 def main() -> None:

@@ -416,13 +416,13 @@ def child(kind: str, tag: str, settings: Settings) -> None:
     name, *options = kind.split("-")
     running = plan(tag, **{o: o in options for o in ("apart", "declared", "once")})
     if name == "features":
-        from streamsvc.agents import features
+        from streamsvc.agents import run_features
 
-        run(features.run_views(settings, running))
+        run(run_features.run_views(settings, running))
     else:
-        from streamsvc.agents import scoring
+        from streamsvc.agents import run_scoring
 
-        run(scoring.run_services(settings, running, Path(settings.model_repository)))
+        run(run_scoring.run_services(settings, running, Path(settings.model_repository)))
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.archive.names import Log, logs_of
 from streamsvc.archive.writing import PartitionWriter
 from streamsvc.definitions.plan import Plan
-from streamsvc.errors import StreamsvcError
 from streamsvc.events.wire import Reject
 from streamsvc.monitor.metrics import ArchiveMetrics, serve_metrics
 from streamsvc.settings import Settings
@@ -63,7 +62,9 @@ class ArchiveWorker:
         self._accept_loss = accept_loss
         self._admin = Admin(settings)
         self._thread = ThreadPoolExecutor(1, "archive")
-        self._producer = BatchProducer(settings, on_failure=self._fatal)
+        group = worker_group(settings.topic_prefix, project, "archive")
+        self.app = create_app(settings, group, instance_id=instance_id)
+        self._producer = BatchProducer(settings, on_failure=self.app.fail)
         topics = InternalTopics(settings.topic_prefix, project)
         partitions = {t.source.topic: t.dead_partitions for t in targets if t.dead_partitions}
         self._sends_letters = bool(partitions)
@@ -73,8 +74,6 @@ class ArchiveWorker:
         self._busy = asyncio.Lock()
         """Held while one partition's records are taken in, or files made of them."""
         self._ticking: asyncio.Task[None] | None = None
-        group = worker_group(settings.topic_prefix, project, "archive")
-        self.app = create_app(settings, group, instance_id=instance_id)
         self._wire()
 
     def _wire(self) -> None:
@@ -101,7 +100,7 @@ class ArchiveWorker:
         if self._sends_letters:  # Kafka's ACLs refuse a producer that may write to no topic
             await self._producer.start()
         self._ticking = asyncio.create_task(self._tick())
-        self._ticking.add_done_callback(self._ended)
+        self.app.watch(self._ticking)
 
     async def _stop(self) -> None:
         """What was gathered becomes files, unless a crash makes that doubtful."""
@@ -211,20 +210,6 @@ class ArchiveWorker:
 
     def _on_thread(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-    # --- failure ---------------------------------------------------------------------------
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fatal(error)
-
-    def _fatal(self, error: BaseException) -> None:
-        """Stop the worker: what cannot be archived must not be passed over."""
-        if self.app.crash_reason is None:
-            unforeseen = None if isinstance(error, StreamsvcError) else error
-            kind = type(error).__name__
-            log.error("worker_stops", error=str(error), kind=kind, exc_info=unforeseen)
-            self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
 
 
 async def run(

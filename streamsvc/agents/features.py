@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -21,6 +20,7 @@ from faust.types import TP
 from streamsvc.agents.catch_up import CatchUp
 from streamsvc.agents.dead_letter_sender import DeadLetterSender
 from streamsvc.agents.definition_watch import Definitions, watch_definitions
+from streamsvc.agents.durability import Durability
 from streamsvc.agents.flusher import Flusher
 from streamsvc.agents.holdings import Holdings
 from streamsvc.agents.inbox import LATE_TURN_ROWS, Inbox
@@ -38,19 +38,17 @@ from streamsvc.agents.turns import Turns
 from streamsvc.agents.update_sender import UpdateSender
 from streamsvc.agents.warm import warm
 from streamsvc.definitions.plan import Plan
-from streamsvc.errors import ConfigurationError, StreamsvcError
-from streamsvc.monitor.metrics import FeatureMetrics, serve_metrics
+from streamsvc.errors import ConfigurationError
+from streamsvc.monitor.metrics import FeatureMetrics
 from streamsvc.settings import Settings
-from streamsvc.state.progress import ProgressKey
-from streamsvc.state.topics import InternalTopics, worker_group
+from streamsvc.state.topics import worker_group
 from streamsvc.store.client import connect
 from streamsvc.store.row_store import PackedRowStore, RowStore
-from streamsvc.transport.admin import Admin
-from streamsvc.transport.app import create_app, serve
+from streamsvc.transport.app import create_app
 from streamsvc.transport.chunks import Delivery
 from streamsvc.transport.producer import BatchProducer
 
-__all__ = ["FeatureWorker", "run", "run_views"]
+__all__ = ["FeatureWorker"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -78,13 +76,13 @@ class FeatureWorker:
         self.app = create_app(settings, group, instance_id=instance_id)
         self._engine = ThreadPoolExecutor(1, "engine")
         self._network = ThreadPoolExecutor(1, "store")
-        self._producer = BatchProducer(settings, on_failure=self._fatal)
+        self._producer = BatchProducer(settings, on_failure=self.app.fail)
         if rows is None:
             client = connect(settings, failover_s=settings.redis_failover_s)
             rows = PackedRowStore(client, topology.project, self.owner)
         self._rows = rows
         self._holdings = Holdings(settings, topology)
-        self._standby = Standby(settings, self.owner, self._holdings, metrics, self._fatal)
+        self._standby = Standby(settings, self.owner, self._holdings, metrics, self.app.fail)
         self._taking_over = TakingOver(
             settings,
             self.owner,
@@ -126,19 +124,26 @@ class FeatureWorker:
             self._caught_up,
             self._applied,
             self._dead.flush,
-            self._committed,
+            Durability(
+                self.app,
+                self._holdings,
+                self._senders,
+                self._producer,
+                self._dead,
+                metrics,
+                self._on_engine,
+            ).committed,
         )
         self.app.fetch_gate = self._turns.wanting
         self._inbox = Inbox((), self._turns.wake)
         self._late = Inbox((), self._turns.wake, LATE_TURN_ROWS)
         self._subscription = Subscription(self.app, self._inbox)
         self._catch_up = CatchUp(
-            settings, self._holdings, self._late, self._on_engine, self._deleted, self._fatal
+            settings, self._holdings, self._late, self._on_engine, self._deleted, self.app.fail
         )
         self._tidying = Tidying(settings, rows, self._holdings)
         self._held = asyncio.Lock()
         """Whoever changes what is held: a rebalance, or changed definitions."""
-        self._progress_written: dict[ProgressKey, int] = {}
         self._told_not_built: set[ViewKey] = set()
         self._running: asyncio.Task[None] | None = None
         self._wire()
@@ -172,15 +177,15 @@ class FeatureWorker:
         """Start what must be up before the first partition is assigned."""
         self._loop = asyncio.get_running_loop()
         # The engine's first job, while the group settles: else the first events wait for it.
-        self._on_engine(_make_ready).add_done_callback(self._ended)
+        self.app.watch(self._on_engine(_make_ready))
         await self._producer.start()
         self._running = self._loop.create_task(self._turns.run(self._inbox, self._late))
-        self._running.add_done_callback(self._ended)
+        self.app.watch(self._running)
         watch = watch_topics(
             self.settings,
             lambda: self.topology.event_topics,
             lambda: self.topology.sources,
-            self._fatal,
+            self.app.fail,
         )
         self._watches = [self._loop.create_task(watch)]
         if self._definitions is not None:
@@ -192,21 +197,7 @@ class FeatureWorker:
                 self._loop.create_task(self._tidying.run()),
             ]
         for task in self._watches:
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Future[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fatal(error)
-
-    def _fatal(self, error: BaseException) -> None:
-        """Stop the worker: what cannot be delivered or applied must not be passed over."""
-        if isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if self.app.crash_reason is None:
-            unforeseen = None if isinstance(error, StreamsvcError) else error
-            kind = type(error).__name__
-            log.error("worker_stops", error=str(error), kind=kind, exc_info=unforeseen)
-            self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
+            self.app.watch(task)
 
     async def _stop(self) -> None:
         """A clean stop: what was taken is shuffled, written and committed first.
@@ -321,69 +312,8 @@ class FeatureWorker:
     def _on_engine(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._engine, call)
 
-    # --- durability ------------------------------------------------------------------------
-
-    async def _committed(self) -> None:
-        """After a round of commits: shuffle progress, then what the group says of us."""
-        sent = {key: p for sender in self._senders.values() for key, p in sender.sent.items()}
-        # Whatever was refused before these rows were offered has to be delivered first.
-        await self._dead.flush()
-        # On the engine, where a rebalance installs what was taken over.
-        durable, stats = await self._on_engine(
-            lambda: (self._holdings.durable(sent), self._holdings.stats())
-        )
-        records = []
-        for key, progress in sent.items():
-            if self._progress_written.get(key) != progress.offset:
-                self._progress_written[key] = progress.offset
-                records.append((key.encode(), progress.encode(), ()))
-        if records:
-            await (await self._producer.send(self.topology.topics.progress, 0, records))
-        self.app.done_below({TP(*partition): offset for partition, offset in durable.items()})
-        self.metrics.show_state(stats)
-        for view, n in self._holdings.waiting().items():
-            self.metrics.waiting.labels(view).set(n)
-
 
 def _make_ready() -> None:
     began = time.monotonic()
     warm()
     log.info("kernels_ready", seconds=round(time.monotonic() - began, 1))
-
-
-async def run(settings: Settings, repo: Path, instance_id: str | None = None) -> None:
-    """Run a feature worker of a Feast repo, whatever is applied, until SIGTERM or SIGINT.
-
-    Raises what stopped it: ConfigurationError, UnavailableError or IntegrityError.
-    """
-    from streamsvc.feast.row_store import open_row_store
-
-    admin = Admin(settings)
-    definitions = Definitions(settings, repo)
-    rows = open_row_store(repo)
-    if rows is not None:
-        log.warning("rows_without_a_fence", online_store=rows.name, see="docs/online_stores.md")
-    # What the control topic says is a part of it: another worker may know more than we do.
-    control = InternalTopics(settings.topic_prefix, definitions.plan.project).control
-    definitions.watch_beside(lambda: admin.end_offsets(control)[0] if admin.exists(control) else 0)
-    await run_views(settings, definitions.plan, instance_id, definitions, rows)
-
-
-async def run_views(
-    settings: Settings,
-    plan: Plan,
-    instance_id: str | None = None,
-    definitions: Definitions | None = None,
-    rows: RowStore | None = None,
-) -> None:
-    """As `run`, for a plan that is at hand; follows `definitions`, if they are given. Rows go to
-    the store that the settings name unless there are others, `rows`."""
-    topology = await prepare_topology(settings, plan, rows=rows)
-    metrics = FeatureMetrics()
-    port = serve_metrics(metrics.registry, settings.metrics_port)
-    worker = FeatureWorker(settings, topology, metrics, instance_id, definitions, rows)
-    await worker.start()
-    views = [each.view.name for each in topology.views]
-    log.info("feature_worker_started", views=views, metrics_port=port, owner=worker.owner)
-    await serve(worker.app)
-    log.info("feature_worker_stopped")

@@ -155,12 +155,7 @@ class RolloutWorker:
             reconciling = Reconciling(self._settings, self._plan, self.said, self._metrics)
             self._tasks.append(asyncio.create_task(reconciling.run()))
         for task in self._tasks:
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("worker_stops", error=str(error), kind=type(error).__name__, exc_info=error)
-            self._crash = asyncio.get_running_loop().create_task(self.app.crash(error))
+            self.app.watch(task)
 
     async def _look_on(self) -> None:
         while True:

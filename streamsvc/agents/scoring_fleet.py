@@ -52,11 +52,11 @@ class ScoringFleet:
     @property
     def targets(self) -> Mapping[str, ScoringTarget]:
         """Service -> what is being served."""
-        return {name: worker.target for name, worker in self._workers.items()}
+        return {name: worker.servings.target for name, worker in self._workers.items()}
 
     async def apply(self, revision: Revision) -> None:
         """Run another revision of a service; what ran before goes on if this raises."""
-        await self._workers[revision.service].apply(revision)
+        await self._workers[revision.service].servings.apply(revision)
 
     async def take_up(self, target: ScoringTarget) -> None:
         """Run a target from now on, in place of what ran under its name.
@@ -65,8 +65,8 @@ class ScoringFleet:
         """
         name = target.service.name
         held = self._workers.get(name)
-        if held is not None and _reads_alike(held.target, target):
-            await held.take_up(target)
+        if held is not None and _reads_alike(held.servings.target, target):
+            await held.servings.take_up(target)
             return
         worker = self._make(target)
         await worker.start()

@@ -41,7 +41,7 @@ def _end_when_told() -> None:
 def features(ctx: typer.Context, instance_id: InstanceId = None) -> None:
     """Turn events into windowed features in the online store."""
     _end_when_told()
-    from streamsvc.agents.features import run
+    from streamsvc.agents.run_features import run
     from streamsvc.monitor.logs import configure_logs
     from streamsvc.transport.app import run as run_loop
 
@@ -62,7 +62,7 @@ def scoring(
 ) -> None:
     """Answer requests: fetch features, call the model, publish predictions."""
     _end_when_told()
-    from streamsvc.agents.scoring import run
+    from streamsvc.agents.run_scoring import run
     from streamsvc.monitor.logs import configure_logs
     from streamsvc.transport.app import run as run_loop
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from streamsvc.definitions.plan import Source
 from streamsvc.events.sample import sample_value
 from streamsvc.transport.chunk import Chunk
-from streamsvc.transport.columnar_fetch import chunk_of_records
+from streamsvc.transport.fetch_decoding import chunk_of_records
 
 __all__ = ["sample_chunk"]
 

@@ -19,6 +19,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import faust
+import structlog
 from faust.tables import TableManager
 from faust.types import TP
 
@@ -31,6 +32,8 @@ from streamsvc.transport.outbox import Outbox
 from streamsvc.transport.process import tune_process
 
 __all__ = ["StreamApp", "create_app", "run", "serve"]
+
+log = structlog.get_logger(__name__)
 
 COMMIT_INTERVAL_S = 0.2  # a worker that is killed repeats at most what it read in this time
 METADATA_MAX_AGE_MS = 5_000
@@ -67,6 +70,29 @@ class StreamApp(faust.App):
 
     user: str | None = None
     """Whom Kafka knows us as."""
+
+    _failing: asyncio.Task[None] | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the worker: what cannot be applied, delivered or answered must not be passed over.
+
+        For its event loop. The first error counts, and of a group its first.
+        """
+        if self._failing is not None or self.crash_reason is not None:
+            return
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        unforeseen = None if isinstance(error, StreamsvcError) else error
+        log.error("worker_stops", error=str(error), kind=type(error).__name__, exc_info=unforeseen)
+        self._failing = asyncio.get_running_loop().create_task(self.crash(error))
+
+    def watch(self, task: asyncio.Future[None]) -> None:
+        """Stop the worker if this task raises."""
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
 
     def done_below(self, offsets: Mapping[TP, int]) -> None:
         """What a worker that keeps positions of its own knows to be done, instead of

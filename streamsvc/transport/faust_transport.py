@@ -23,11 +23,11 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from streamsvc.errors import ConfigurationError
-from streamsvc.transport import columnar_fetch
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.chunks import ChunkMessage, ChunkSchema
-from streamsvc.transport.columnar_fetch import Columnar
+from streamsvc.transport.columnar_fetch import Columnar, install
 from streamsvc.transport.consumer_thread import ConsumerThread, Fetch, fetches_no_more
+from streamsvc.transport.fetch_decoding import MAX_RECORDS, chunk_of_records
 from streamsvc.transport.ledger import Ledger, Slot
 from streamsvc.transport.transactions import Commits
 
@@ -55,7 +55,7 @@ class Consumer(stock.Consumer):
         super().__init__(*args, **kwargs)
         self.columnar = Columnar(frozenset(), self.transport.max_chunk_records)
         if self.transport.columnar:
-            columnar_fetch.install()
+            install()
         self.app.on_rebalance_complete.connect(self._on_rebalance_complete)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -207,7 +207,7 @@ class Consumer(stock.Consumer):
         if expected is not None:
             first = min(first, expected)
         after = records[-1].offset + 1
-        return columnar_fetch.chunk_of_records(tp.topic, tp.partition, records, first, after)
+        return chunk_of_records(tp.topic, tp.partition, records, first, after)
 
     def told_until_ms(self, tp: TP, now_ms: int, skew_ms: int) -> int:
         """The instant up to which the broker has told us of all that it held (any thread)."""
@@ -360,7 +360,7 @@ class Transport(stock.Transport):
 
     columnar: ClassVar[bool] = True
     """Whether chunks come from the columnar fetcher, or from public ConsumerRecords (slower)."""
-    max_chunk_records: ClassVar[int] = columnar_fetch.MAX_RECORDS
+    max_chunk_records: ClassVar[int] = MAX_RECORDS
     """Most records in a chunk."""
     fetch_max_wait_ms: ClassVar[int] = 100
     """Milliseconds that the broker may hold an empty fetch. It also bounds how long a partition

@@ -11,7 +11,7 @@ from support.payments import START_MS, VIEWS, generate
 from support.repo import PATIENCE_S, RunningRepo, environment_of
 from support.served import assert_served
 
-from streamsvc.agents.scoring import run
+from streamsvc.agents.run_scoring import run
 from streamsvc.errors import ConfigurationError
 from streamsvc.transport.groups import Groups
 

@@ -15,7 +15,8 @@ from support.scoring import plan, request
 from support.scoring_world import PARTITIONS, World, now_ms, remove, some, where
 
 from streamsvc.agents.preparing import prepare_topology
-from streamsvc.agents.scoring import ScoringWorker, run_services
+from streamsvc.agents.run_scoring import run_services
+from streamsvc.agents.scoring import ScoringWorker
 from streamsvc.agents.scoring_fleet import ScoringFleet
 from streamsvc.agents.scoring_targets import scoring_targets
 from streamsvc.errors import UnavailableError

@@ -10,8 +10,8 @@ from streamsvc.feast_import import import_feast
 import_feast()
 
 import streamsvc.agents.archive  # noqa: E402
-import streamsvc.agents.features  # noqa: E402
-import streamsvc.agents.scoring  # noqa: E402
+import streamsvc.agents.run_features  # noqa: E402
+import streamsvc.agents.run_scoring  # noqa: E402
 import streamsvc.cli.main  # noqa: E402, F401
 from streamsvc.agents.warm import warm  # noqa: E402
 

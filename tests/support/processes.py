@@ -14,11 +14,11 @@ PATIENCE_S = 180
 
 
 def _work(kind: str, arguments: tuple[Any, ...]) -> None:
-    from streamsvc.agents import features, rollout_worker, scoring
+    from streamsvc.agents import rollout_worker, run_features, run_scoring
 
     runs: dict[str, Any] = {
-        "features": features.run_views,
-        "scoring": scoring.run_services,
+        "features": run_features.run_views,
+        "scoring": run_scoring.run_services,
         "rollout": rollout_worker.run_rollouts,
     }
     asyncio.run(runs[kind](*arguments))

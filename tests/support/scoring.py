@@ -32,7 +32,7 @@ from streamsvc.models.golden import choose_golden
 from streamsvc.models.histogram import histogram
 from streamsvc.scoring.records import Predictions
 from streamsvc.transport.chunk import Chunk
-from streamsvc.transport.columnar_fetch import chunk_of_records
+from streamsvc.transport.fetch_decoding import chunk_of_records
 
 NOW_MS = 1_700_000_000_000
 

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from support.processes import Worker
 from support.scoring import FEATURES, LIMITS, trained
 
-from streamsvc.agents.scoring import run_services
+from streamsvc.agents.run_scoring import run_services
 from streamsvc.agents.scoring_targets import served_topic
 from streamsvc.columns import numeric, strings
 from streamsvc.entity_keys import encode_entity_keys

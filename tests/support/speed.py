@@ -38,7 +38,7 @@ from streamsvc.features.engine import WindowState
 from streamsvc.features.spec import WindowSpec
 from streamsvc.scoring.records import prediction_ids, prediction_records
 from streamsvc.store.row import NEVER_MS, RowLayout
-from streamsvc.transport.columnar_fetch import chunks_of_fetch
+from streamsvc.transport.fetch_decoding import chunks_of_fetch
 
 __all__ = ["CASES", "LOSS", "baseline", "measured", "processor"]
 

@@ -12,7 +12,7 @@ from streamsvc.agents.intake import Intake, Taken
 from streamsvc.agents.shuffle_sender import Echo
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.shuffle import by_group, encode_shuffle
-from streamsvc.transport.columnar_fetch import chunk_of_records
+from streamsvc.transport.fetch_decoding import chunk_of_records
 
 TOPIC = "shuffle"
 GENERATION = 3

@@ -24,7 +24,7 @@ from streamsvc.state.events import SourceClock
 from streamsvc.state.partition import ViewPartition
 from streamsvc.state.source import SourcePartition
 from streamsvc.store.row import RowLayout
-from streamsvc.transport.columnar_fetch import chunk_of_records
+from streamsvc.transport.fetch_decoding import chunk_of_records
 
 TOPIC, GENERATION, PARTITIONS = "orders", 3, 2
 FIELDS = (("card", "string"), ("amount", "float64"), ("ts", "int64"))

@@ -15,7 +15,7 @@ from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.events.wire import CLOCK_HEADER, format_clock
 from streamsvc.state.events import SourceClock
 from streamsvc.state.source import SourcePartition, read_together
-from streamsvc.transport.columnar_fetch import chunk_of_records
+from streamsvc.transport.fetch_decoding import chunk_of_records
 
 PARTITIONS = 2
 CARDS = ["a", "b", "c", "çé"]

@@ -20,7 +20,7 @@ from streamsvc.events.decode import Decoder
 from streamsvc.events.lateness import NO_WATERMARK
 from streamsvc.state.events import SourceClock, rows_together
 from streamsvc.state.source import SourcePartition, read_together
-from streamsvc.transport.columnar_fetch import chunk_of_records
+from streamsvc.transport.fetch_decoding import chunk_of_records
 
 SOURCE = Source(
     "orders",

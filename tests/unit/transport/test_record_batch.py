@@ -19,13 +19,8 @@ from support.record_batches import (
     stock_rows,
 )
 
-from streamsvc.transport.columnar_fetch import (
-    Columnar,
-    _partition_records,
-    _RawRecords,
-    chunk_of_records,
-    chunks_of_fetch,
-)
+from streamsvc.transport.columnar_fetch import Columnar, _partition_records, _RawRecords
+from streamsvc.transport.fetch_decoding import chunk_of_records, chunks_of_fetch
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 SOME = [
