@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 from machine import machine
+from report import table
 
 from streamsvc.columns import BytesColumn, numeric
 from streamsvc.entity_keys import encode_entity_keys
@@ -93,10 +95,11 @@ def train(repository: Path, name: str, trees: int, depth: int) -> LocalModel:
     return LocalModel(publish(repository, card, bytes(booster.save_raw("ubj"))))
 
 
-async def scores(settings: Settings, client: Client, rows: int, batches: int) -> None:
-    print(f"\nPrediction cache, batches of {rows} vectors, {settings.model_server}\n")
-    print("| model | known | without, ms | in process, ms | in the store, ms | ratios |")
-    print("|---|---|---|---|---|---|")
+async def scores(
+    settings: Settings, client: Client, rows: int, batches: int
+) -> list[dict[str, Any]]:
+    """Milliseconds of a batch: without a cache, with the worker's, with the one in the store."""
+    found_rows = []
     repository = Path(settings.model_repository).absolute()
     for kind, (trees, depth) in MODELS.items():
         name = f"bench-caches-{kind}-{uuid.uuid4().hex[:8]}"
@@ -126,12 +129,24 @@ async def scores(settings: Settings, client: Client, rows: int, batches: int) ->
                         if ladder is not ladders[0]:
                             assert abs(found.cached / rows - share) < 0.02, found.cached
                 await ladders[2].close()
-                line(f"{kind}, {trees:,} trees", share, *(float(np.median(c)) for c in cost))
+                without, in_process, in_store = (float(np.median(each)) for each in cost)
+                found_rows.append(
+                    {
+                        "model": f"{kind}, {trees:,} trees",
+                        "seen before": f"{share:.0%}",
+                        "no cache, ms": without,
+                        "`cache_mb`, ms": in_process,
+                        "`shared_cache_s`, ms": in_store,
+                        "`cache_mb`, times": in_process / without,
+                        "`shared_cache_s`, times": in_store / without,
+                    }
+                )
         finally:
             await loaded.close()
             serve(repository, name, [])
             remove(repository, name, 1)
             delete_project(client, name)
+    return found_rows
 
 
 def kept_in_store(client: Client, name: str, model: LocalModel, known: np.ndarray) -> SharedScores:
@@ -143,13 +158,8 @@ def kept_in_store(client: Client, name: str, model: LocalModel, known: np.ndarra
     return SharedScores(store, 10.0)
 
 
-def line(name: str, share: float, first: float, *others: float) -> None:
-    times = " | ".join(f"{ms:.2f}" for ms in (first, *others))
-    ratios = ", ".join(f"{ms / first:.2f}" for ms in others)
-    print(f"| {name} | {share:.0%} | {times} | {ratios} |", flush=True)
-
-
-def rows_of(client: Client, rows: int, batches: int) -> None:
+def rows_of(client: Client, rows: int, batches: int) -> list[dict[str, Any]]:
+    """Milliseconds of a read: of all rows, and of those that are not kept."""
     project = f"bench-{uuid.uuid4().hex[:8]}"
     layout = RowLayout(dict.fromkeys(ROW, "Float64"))
     values = {f: numeric(np.arange(ENTITIES) * (i + 1.5)) for i, f in enumerate(ROW)}
@@ -159,11 +169,7 @@ def rows_of(client: Client, rows: int, batches: int) -> None:
     try:
         FencedWriter(client, project).write("slow", keys, packed)
         leave_mark(client, project, "slow")
-        print(f"\nFeature cache, batches of {rows} entities, {len(ROW)} features each\n")
-        print("| known | without, ms | kept, ms | ratio | store's CPU, us a row, without / kept |")
-        print("|---|---|---|---|---|")
-        for share in SHARES:
-            rows_line(client, project, layout, keys, share, rows, batches)
+        return [rows_line(client, project, layout, keys, share, rows, batches) for share in SHARES]
     finally:
         delete_project(client, project)
 
@@ -176,7 +182,7 @@ def rows_line(
     share: float,
     rows: int,
     batches: int,
-) -> None:
+) -> dict[str, Any]:
     rng, seen = np.random.default_rng(0), round(share * rows)
     cache = RowCache(256, 3_600, time.monotonic)
     readers = [StoreReads(client, project), StoreReads(client, project, {"slow": cache})]
@@ -203,8 +209,15 @@ def rows_line(
                 assert found.kept == (None if at == 0 else seen)
             server[at] += server_cpu(client) - before
     first, kept = (float(np.median(each)) for each in spent)
-    used = " / ".join(f"{1e6 * each / (rows * batches):.2f}" for each in server)
-    print(f"| {share:.0%} | {first:.2f} | {kept:.2f} | {kept / first:.2f} | {used} |", flush=True)
+    used = [1e6 * each / (rows * batches) for each in server]
+    return {
+        "seen before": f"{share:.0%}",
+        "read each time, ms": first,
+        "kept, ms": kept,
+        "kept, times": kept / first,
+        "the store's CPU, µs a row": used[0],
+        "kept, µs a row": used[1],
+    }
 
 
 def check(values: Any, ids: np.ndarray) -> None:
@@ -217,8 +230,9 @@ def server_cpu(client: Any) -> float:
     return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])
 
 
-def unpacking(rows: int, batches: int) -> None:
+def unpacking(rows: int, batches: int) -> list[dict[str, Any]]:
     """A view of 40 features of which a model takes one, four, all."""
+    found_rows = []
     names = [f"f{i:02d}" for i in range(40)]
     types = dict.fromkeys(names, "Float64")
     whole = RowLayout(types)
@@ -226,7 +240,6 @@ def unpacking(rows: int, batches: int) -> None:
     values = {f: numeric(np.arange(rows) * (i + 1.5)) for i, f in enumerate(names)}
     packed = whole.pack(values, 0, 0, stamps, stamps + NEVER_MS)
     raw = [packed.row(i) for i in range(rows)]
-    print(f"\nUnpacking {rows} rows of 40 features\n\n| taken | ms |\n|---|---|")
     for n in (40, 4, 1):
         layout = RowLayout(types, names[:n])
         took = [seconds(lambda layout=layout: layout.unpack(raw)) for _ in range(batches)]
@@ -234,7 +247,8 @@ def unpacking(rows: int, batches: int) -> None:
         assert list(found) == names[:n]
         for i, name in enumerate(found):
             np.testing.assert_array_equal(found[name].values, np.arange(rows) * (i + 1.5))
-        print(f"| {n} | {1e3 * float(np.median(took)):.3f} |")
+        found_rows.append({"features of 40": n, "ms": 1e3 * float(np.median(took))})
+    return found_rows
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -253,10 +267,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.in_process:
         settings = settings.model_copy(update={"model_server": "in-process"})
     print(machine("xgboost", "numpy", "redis"))
+    rows, batches = chosen.rows, chosen.batches
+    turns = f"the middle of {batches} batches of {rows}, turn by turn."
     with connect(settings) as client:
-        asyncio.run(scores(settings, client, chosen.rows, chosen.batches))
-        rows_of(client, chosen.rows, chosen.batches)
-    unpacking(chosen.rows, chosen.batches)
+        tell(
+            "caches_scores",
+            asyncio.run(scores(settings, client, rows, batches)),
+            f"Vectors of {FEATURES} features, models in {settings.model_server}; {turns}",
+        )
+        tell(
+            "caches_rows",
+            rows_of(client, rows, batches),
+            f"Rows of {len(ROW)} features, of {ENTITIES:,} entities; {turns}",
+        )
+    tell(
+        "caches_unpacking",
+        unpacking(rows, batches),
+        f"{rows} rows of 40 features of which a model takes some; the middle of {batches} turns.",
+    )
+
+
+def tell(name: str, rows: list[dict[str, Any]], note: str) -> None:
+    print(f"\n{note}\n\n{table(rows)}", flush=True)
+    results.write(name, rows, "xgboost", "numpy", "redis", note=note)
 
 
 if __name__ == "__main__":

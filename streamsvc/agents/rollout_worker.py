@@ -11,8 +11,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
@@ -25,22 +23,21 @@ from streamsvc.agents.rollout_reading import RolloutReading, open_evidence
 from streamsvc.agents.rollouts import add_chunk, append_revision, write_progress
 from streamsvc.agents.topic_plan import rollout_topic, rollout_topics, specs
 from streamsvc.definitions.plan import Plan
-from streamsvc.definitions.registry import load_plan
 from streamsvc.errors import ConfigurationError, StreamsvcError
 from streamsvc.models.registry import Registry
 from streamsvc.models.rollout import Revision, Words, promote, undo, weigh
 from streamsvc.models.rollout_decision import Decision, Standing, decide
 from streamsvc.models.rollout_log import Progress, RolloutLog
 from streamsvc.models.rollout_policy import Policy, policy_of
-from streamsvc.monitor.metrics import RolloutMetrics, serve_metrics
+from streamsvc.monitor.metrics import RolloutMetrics
 from streamsvc.settings import Settings
 from streamsvc.state.topics import worker_group
 from streamsvc.transport.admin import Admin
-from streamsvc.transport.app import create_app, serve
+from streamsvc.transport.app import create_app
 from streamsvc.transport.chunk import Chunk
 from streamsvc.transport.chunks import chunk_topic, chunks
 
-__all__ = ["CONTROLLER", "RolloutWorker", "run", "run_rollouts"]
+__all__ = ["CONTROLLER", "OpenRegistry", "RolloutWorker"]
 
 log = structlog.get_logger(__name__)
 
@@ -284,42 +281,3 @@ class RolloutWorker:
     async def _let_go(self) -> None:
         for service in list(self._watched):
             await self._forget(service)
-
-
-async def run(settings: Settings, repo: Path, instance_id: str | None = None) -> None:
-    """Decide the rollouts of a Feast repo until SIGTERM or SIGINT.
-
-    Raises what stopped it: ConfigurationError or UnavailableError.
-    """
-    plan = load_plan(repo, settings.max_future_ms)
-    await run_rollouts(
-        settings,
-        plan,
-        repo / settings.model_repository,
-        instance_id,
-        open_registry=partial(Registry.open_existing, settings, repo),
-    )
-
-
-async def run_rollouts(
-    settings: Settings,
-    plan: Plan,
-    model_repository: Path,
-    instance_id: str | None = None,
-    stop: asyncio.Event | None = None,
-    open_registry: OpenRegistry = lambda: None,
-) -> None:
-    """As `run`, for a plan that is at hand; ends when `stop` is set, too."""
-    if not any(service.route is not None for service in plan.services):
-        raise ConfigurationError(
-            "No FeatureService has a scoring route: add tags=ScoringRoute(…).tags() to one and "
-            "`feast apply`."
-        )
-    metrics = RolloutMetrics()
-    port = serve_metrics(metrics.registry, settings.metrics_port)
-    chosen = settings.model_copy(update={"model_repository": model_repository})
-    worker = RolloutWorker(chosen, plan, metrics, instance_id, open_registry)
-    await worker.start()
-    log.info("rollout_worker_started", metrics_port=port)
-    await serve(worker.app, stop)
-    log.info("rollout_worker_stopped")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamsvc.cli.context import cli_context
+from streamsvc.cli.rollout_change import Rollout, words
 
 if TYPE_CHECKING:
     from streamsvc.models.rollout import Mode
@@ -67,7 +68,6 @@ def start(
     """
     import secrets
 
-    from streamsvc.cli.rollout import Rollout, words
     from streamsvc.errors import ConfigurationError
     from streamsvc.models.artifact import load_card
     from streamsvc.models.compatibility import check_judgeable
@@ -95,7 +95,6 @@ def start(
 
 def pause(ctx: typer.Context, service: Service, why: Why = "by hand", json: Json = False) -> None:
     """Leave traffic as it is until somebody resumes."""
-    from streamsvc.cli.rollout import Rollout, words
     from streamsvc.models.rollout import pause as paused
 
     Rollout(cli_context(ctx), service).change(lambda now: paused(now, words(why)), json=json)
@@ -103,7 +102,6 @@ def pause(ctx: typer.Context, service: Service, why: Why = "by hand", json: Json
 
 def resume(ctx: typer.Context, service: Service, why: Why = "by hand", json: Json = False) -> None:
     """Go on after a pause, with a new interval."""
-    from streamsvc.cli.rollout import Rollout, words
     from streamsvc.models.rollout import resume as resumed
 
     Rollout(cli_context(ctx), service).change(lambda now: resumed(now, words(why)), json=json)

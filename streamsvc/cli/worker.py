@@ -108,7 +108,7 @@ def archive(
 def rollout(ctx: typer.Context, instance_id: InstanceId = None) -> None:
     """Decide rollouts: compare the candidate with the champion, step by step."""
     _end_when_told()
-    from streamsvc.agents.rollout_worker import run
+    from streamsvc.agents.run_rollouts import run
     from streamsvc.monitor.logs import configure_logs
     from streamsvc.transport.app import run as run_loop
 

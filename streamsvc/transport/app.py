@@ -25,10 +25,11 @@ from faust.types import TP
 
 from streamsvc.errors import StreamsvcError, UnavailableError
 from streamsvc.settings import Settings
-from streamsvc.transport.faust_transport import ResumeHook, Transport
+from streamsvc.transport.faust_transport import Transport
 from streamsvc.transport.kafka_config import broker_urls, faust_credentials
 from streamsvc.transport.kafka_faults import forbidden
 from streamsvc.transport.outbox import Outbox
+from streamsvc.transport.positioned_consumer import ResumeHook
 from streamsvc.transport.process import tune_process
 
 __all__ = ["StreamApp", "create_app", "run", "serve"]

@@ -14,12 +14,12 @@ PATIENCE_S = 180
 
 
 def _work(kind: str, arguments: tuple[Any, ...]) -> None:
-    from streamsvc.agents import rollout_worker, run_features, run_scoring
+    from streamsvc.agents import run_features, run_rollouts, run_scoring
 
     runs: dict[str, Any] = {
         "features": run_features.run_views,
         "scoring": run_scoring.run_services,
-        "rollout": rollout_worker.run_rollouts,
+        "rollout": run_rollouts.run_rollouts,
     }
     asyncio.run(runs[kind](*arguments))
 

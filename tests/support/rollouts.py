@@ -18,8 +18,8 @@ from support.processes import Worker
 from support.scoring import FEATURES, REQUESTS, plan
 from support.scoring_world import CARDS, PARTITIONS, SHOPS, World, now_ms
 
-from streamsvc.agents.rollout_worker import run_rollouts
 from streamsvc.agents.rollouts import append_revision, live_workers, read_rollouts, standing
+from streamsvc.agents.run_rollouts import run_rollouts
 from streamsvc.definitions.plan import EventField, EventSchema, Plan
 from streamsvc.errors import CheckFailedError, UnavailableError
 from streamsvc.models.golden import choose_golden

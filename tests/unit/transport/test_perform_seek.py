@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streamsvc.transport.faust_transport import Consumer
 from streamsvc.transport.ledger import Ledger
+from streamsvc.transport.positioned_consumer import PositionedConsumer
 
 SHUFFLE = TP("shuffle", 0)
 
@@ -30,7 +30,7 @@ class _Thread:
         return self._epoch
 
 
-class _Consumer(Consumer):
+class _Consumer(PositionedConsumer):
     """With nothing of Faust's below it."""
 
     def __init__(self, epoch: int | None, revoked: bool) -> None:
