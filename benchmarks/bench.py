@@ -62,6 +62,9 @@ FULL: dict[str, str] = {
     "steady": "steady.py",
     "capacity": "capacity.py",
 }
+ALONE = ("engines", "engines_latency", "backfill", "capacity")
+"""They start servers of their own, or need none: a broker beside them would only take from them.
+They come when the others are done."""
 
 
 def run(name: str, command: str, directory: Path, limit_s: int) -> bool:
@@ -102,15 +105,20 @@ def main() -> None:
     if options.only:
         chosen = {name: command for name, command in chosen.items() if name in options.only}
     limit_s = FULL_S if options.full else SHORT_S
+    beside = {name: command for name, command in chosen.items() if name not in ALONE}
+    alone = {name: chosen[name] for name in ALONE if name in chosen}
     # So that Ctrl+C and `kill` both go through what stops the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as directory:
         stack = LocalStack(Path(directory))
+        failed: list[str] = []
         try:
-            stack.up()
-            failed = [n for n, c in chosen.items() if not run(n, c, Path(directory), limit_s)]
+            if beside:
+                stack.up()
+            failed += [n for n, c in beside.items() if not run(n, c, Path(directory), limit_s)]
         finally:
             stack.down(volumes=True)
+        failed += [n for n, c in alone.items() if not run(n, c, Path(directory), limit_s)]
     subprocess.run([sys.executable, str(HERE / "report.py")], check=True)
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}; their results are those of an earlier run.")
