@@ -42,6 +42,7 @@ def test_no_hot_path_takes_a_third_longer(ratios: dict[str, list[float]], name: 
     )
 
 
-def test_a_loss_is_found() -> None:
-    found = measured(PROCESSES, ["decoding"], times=1.5)["decoding"]
-    assert median(found) > LOSS * BASELINE["decoding"]
+def test_a_loss_is_found(ratios: dict[str, list[float]]) -> None:
+    # Beside today's ratio: that of the baseline may be a seventh away, and a loss be lost in it.
+    found = measured(PROCESSES, ["decoding"], times=2.0)["decoding"]
+    assert median(found) > LOSS * median(ratios["decoding"])
