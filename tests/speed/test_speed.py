@@ -12,16 +12,14 @@ import pytest
 from support.speed import CASES, LOSS, baseline, measured, processor
 
 PROCESSES = 5
-WHERE, BASELINE = baseline()
+KNOWN, BASELINE = baseline()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _same_processor() -> None:
-    """Another processor has other ratios; that of CI is the one that the baseline must be of."""
-    if processor() != WHERE and os.environ.get("CI", "").lower() not in ("1", "true"):
-        pytest.skip(
-            f"the baseline is of {WHERE}, and this is {processor()}: make speed ARGS=--write"
-        )
+    """Each kind of processor has ratios of its own; in CI an unknown one is not passed over."""
+    if not KNOWN and os.environ.get("CI", "").lower() not in ("1", "true"):
+        pytest.skip(f"no baseline is of {processor()}: make speed ARGS=--write")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,6 @@ def test_no_hot_path_takes_a_third_longer(ratios: dict[str, list[float]], name: 
     )
 
 
-def test_a_loss_is_found(ratios: dict[str, list[float]]) -> None:
-    # Beside today's ratio: that of the baseline may be a seventh away, and a loss be lost in it.
-    found = measured(PROCESSES, ["decoding"], times=2.0)["decoding"]
-    assert median(found) > LOSS * median(ratios["decoding"])
+def test_a_loss_is_found() -> None:
+    found = measured(PROCESSES, ["decoding"], times=1.5)["decoding"]
+    assert median(found) > LOSS * BASELINE["decoding"]

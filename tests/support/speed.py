@@ -203,10 +203,13 @@ def processor() -> str:
     return found[1] if found else "unknown"
 
 
-def baseline() -> tuple[str, dict[str, float]]:
-    """The processor that the baseline was written on; case -> the ratio that it had there."""
-    found = json.loads(BASELINE.read_text())
-    return found["processor"], found["ratios"]
+def baseline() -> tuple[bool, dict[str, float]]:
+    """Whether this processor has one, and case -> the ratio that it had; without one, the greatest
+    that any had."""
+    known: dict[str, dict[str, float]] = json.loads(BASELINE.read_text())
+    if processor() in known:
+        return True, known[processor()]
+    return False, {name: max(each[name] for each in known.values()) for name in CASES}
 
 
 def measured(
@@ -234,7 +237,7 @@ def _measure_here(cases: Sequence[str], times: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", metavar="case", default=list(CASES))
-    parser.add_argument("--write", action="store_true", help="keep the medians as the baseline")
+    parser.add_argument("--write", action="store_true", help="the baseline of this processor")
     parser.add_argument("--processes", type=int, default=9)
     parser.add_argument("--times", type=float, default=1.0, help="slow our side down")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -255,8 +258,9 @@ def main() -> None:
         was = f", {middle[name] / before[name]:.2f} times the baseline" if name in before else ""
         print(f"{name:10} {middle[name]:.3f} ({min(ratios):.3f} to {max(ratios):.3f}){was}")
     if options.write:
-        written = {"processor": processor(), "ratios": {n: round(r, 4) for n, r in middle.items()}}
-        BASELINE.write_text(json.dumps(written, indent=1) + "\n")
+        known = json.loads(BASELINE.read_text())
+        known[processor()] = {name: round(ratio, 4) for name, ratio in middle.items()}
+        BASELINE.write_text(json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":
