@@ -177,7 +177,8 @@ class ArchiveWorker:
             oldest = time.monotonic() - self._settings.archive_interval_s
             async with self._busy:
                 await self._write([p for p, w in self._writers.items() if w.opened_at <= oldest])
-            self.app.done_below({TP(*p): w.written_until for p, w in self._writers.items()})
+            if self._generation >= 0:
+                self.app.done_below({TP(*p): w.written_until for p, w in self._writers.items()})
 
     # --- files -----------------------------------------------------------------------------
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import orjson
 import pytest
-from confluent_kafka import Producer
-from support.one_value import CARDS, SHOPS, cards, feature_worker, shops, values_of
+from support.one_value import (
+    CARDS,
+    SHOPS,
+    cards,
+    feature_worker,
+    payments,
+    produce,
+    shops,
+    values_of,
+)
 from support.scoring import PAYMENTS
 
 from streamsvc.definitions.plan import Plan
@@ -22,7 +29,6 @@ from streamsvc.transport.groups import Groups
 
 PATIENCE_S = 60
 PARTITIONS, GROUPS = 3, 2
-START_MS = 1_700_000_000_000
 
 
 class World:
@@ -44,25 +50,11 @@ class World:
         self.client = connect(self.settings)
         self.sent = 0
 
-    def worker(self, *, crashes=False, **settings):
-        return feature_worker(self.settings.model_copy(update=settings), self.plan, crashes=crashes)
+    def worker(self, **settings):
+        return feature_worker(self.settings.model_copy(update=settings), self.plan)
 
     def produce(self, n):
-        producer = Producer(
-            {
-                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
-                "partitioner": "murmur2_random",
-            }
-        )
-        for i in range(self.sent, self.sent + n):
-            event = {
-                "card": CARDS[i % len(CARDS)],
-                "shop_id": SHOPS[i % len(SHOPS)],
-                "amount": 1.0,
-                "at": START_MS + i,
-            }
-            producer.produce(self.topic, orjson.dumps(event), event["card"])
-        assert producer.flush(30) == 0
+        produce(self.settings, self.topic, payments(range(self.sent, self.sent + n)))
         self.sent += n
 
     async def until_served(self):
@@ -116,10 +108,13 @@ async def test_a_worker_tells_its_group_where_it_goes_on(stack):
 @pytest.mark.timeout(180)
 async def test_what_became_durable_after_a_rebalance_counts_too(stack):
     w = World(stack)
-    async with w.worker(commit_interval_ms=4_000) as worker:
+    async with w.worker(commit_interval_ms=10_000) as worker:
         w.produce(500)
         await w.until_served()
         # The partitions come back to the worker with what it had not committed of them.
-        await asyncio.to_thread(worker.app.consumer.rejoin)
+        app, topics = worker.app, w.topics(worker)
+        before = app.consumer_generation_id
+        await asyncio.to_thread(app.consumer.rejoin)
+        await until(lambda: app.consumer_generation_id > before and app.consumer._epoch >= 0)
+        assert all(sum(w.lag(topic).values()) > 0 for topic in topics), "committed before that"
         await w.until_without_lag(worker)
-    assert w.sent == 500

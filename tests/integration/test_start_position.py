@@ -11,10 +11,17 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 
-import orjson
 import pytest
-from confluent_kafka import Producer
-from support.one_value import CARDS, SHOPS, cards, feature_worker, shops, values_of
+from support.one_value import (
+    CARDS,
+    SHOPS,
+    cards,
+    feature_worker,
+    payments,
+    produce,
+    shops,
+    values_of,
+)
 from support.scoring import PAYMENTS
 
 from streamsvc.agents.claims import begin_anew
@@ -26,7 +33,6 @@ from streamsvc.transport.admin import Admin, TopicSpec
 
 PATIENCE_S = 60
 PARTITIONS, GROUPS = 3, 2
-START_MS = 1_700_000_000_000
 NEVER_MS = 3_600_000
 
 
@@ -49,22 +55,11 @@ class World:
         return Plan(self.project, (source,), views, (), (), ())
 
     def produce(self, n, kafka_ms=0):
-        producer = Producer(
-            {
-                "bootstrap.servers": self.settings.kafka_bootstrap_servers,
-                "partitioner": "murmur2_random",
-            }
-        )
-        for i in range(len(self.events), len(self.events) + n):
-            event = {
-                "card": CARDS[i % len(CARDS)],
-                "shop_id": SHOPS[i % len(SHOPS)],
-                "amount": float(10_000 - i),  # the greatest is the first that counts
-                "at": START_MS + i,
-            }
-            self.events.append(event)
-            producer.produce(self.topic, orjson.dumps(event), event["card"], timestamp=kafka_ms)
-        assert producer.flush(30) == 0
+        # The greatest is the first that counts.
+        numbers = range(len(self.events), len(self.events) + n)
+        new = payments(numbers, lambda i: float(10_000 - i))
+        produce(self.settings, self.topic, new, kafka_ms)
+        self.events += new
 
     def worker(self, plan, *, crashes=False, **settings):
         chosen = self.settings.model_copy(update=settings)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import orjson
+from confluent_kafka import Producer
 from redis import Redis
 from support.scoring import PAYMENTS
 from support.standstill import standstill
@@ -32,6 +34,7 @@ from streamsvc.transport.app import serve
 
 CARDS = [f"c{i}" for i in range(12)]
 SHOPS = list(range(7))
+START_MS = 1_700_000_000_000
 
 
 def cards(function: str = "sum", name: str = "cards", source: Source = PAYMENTS) -> View:
@@ -56,6 +59,36 @@ def _view(name: str, key: str, kind: FieldType, function: str, source: Source) -
         definition_hash=f"{name} {function} {source.schema} {source.start}",
         column_types={"amount": "float64"},
     )
+
+
+def payments(
+    numbers: range, amount: Callable[[int], float] = lambda _: 1.0
+) -> list[dict[str, Any]]:
+    """One a millisecond, of cards and shops in turn."""
+    return [
+        {
+            "card": CARDS[i % len(CARDS)],
+            "shop_id": SHOPS[i % len(SHOPS)],
+            "amount": amount(i),
+            "at": START_MS + i,
+        }
+        for i in numbers
+    ]
+
+
+def produce(
+    settings: Settings, topic: str, events: list[dict[str, Any]], kafka_ms: int = 0
+) -> None:
+    """Each under its card, where Kafka's own clients put it."""
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "partitioner": "murmur2_random",
+        }
+    )
+    for event in events:
+        producer.produce(topic, orjson.dumps(event), event["card"], timestamp=kafka_ms)
+    assert producer.flush(30) == 0
 
 
 @contextlib.asynccontextmanager
